@@ -1,0 +1,333 @@
+"""params.yaml, typed: the whole configuration. One section a step, named as the step; unknown keys are refused.
+
+`load` merges, in this order: the defaults below, params.yaml, its `for_dataset:` block of the chosen data set, and `--set`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cellwright.errors import ParamsError
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ingest(Section):
+    """Fetch the sources of the data set."""
+
+    mirror: str | None = Field(None, description="folder that holds copies of the sources; read before any address is asked")
+    timeout_s: Positive = Field(60, description="longest silence of a server before a download is broken off (it resumes)")
+
+
+class Normalise(Section):
+    """Turn the sources into one Panel."""
+
+    max_gap: Annotated[int, Field(ge=0)] = Field(3, description="longest gap, in intervals, that is filled with the last value")
+    outlier_z: Positive = Field(
+        15, description="robust z-score (median, MAD; by site and hour of day) above which a value is flagged"
+    )
+    outage_min: Count = Field(3, description="shortest run of zeros, in intervals, that can be an outage")
+
+
+class Validate(Section):
+    """Hold the panel against its expectations."""
+
+    max_missing_share: Share = Field(0.1, description="largest share of missing intervals a site may have")
+    max_age_h: Positive | None = Field(None, description="oldest last row accepted, hours; null: not checked (historic data)")
+    max_shift: Positive = Field(
+        0.5, description="largest shift of a feature's median against the last accepted version, in its interquartile ranges"
+    )
+
+
+class ProblemParams(Section):
+    """What a forecast is asked to be."""
+
+    history: Count = Field(6, description="steps a forecast sees")
+    horizon: Count = Field(3, description="steps it forecasts")
+    targets: tuple[str, ...] = Field((), description="features to forecast; empty: those of the data set")
+    features: tuple[str, ...] = Field((), description="further features the models see; the targets are always seen")
+    lags: tuple[Count, ...] = Field((), description="longer lags, in steps, of the targets (144 = same time yesterday at 10 min)")
+    inputs: Literal["auto", "site", "patch", "all"] = Field("auto", description="what models see; auto: what each prefers")
+    patch: Count = Field(5, description="edge K of a K×K neighbourhood, odd")
+    calendar: bool = Field(True, description="whether hour and weekday reach the models")
+
+
+class Split(Section):
+    """Chronological shares of the rows."""
+
+    train: Share = 0.8
+    validation: Share = 0.1
+    test: Share = 0.1
+
+
+class ModelSettings(Section):
+    """What one model does differently from `train`."""
+
+    inputs: Literal["site", "patch", "all"] | None = Field(None, description="overrides problem.inputs")
+    lags: tuple[Count, ...] | None = Field(None, description="overrides problem.lags")
+    options: dict[str, Any] = Field(default_factory=dict, description="the model's own options, by name")
+    learning_rate: Positive | None = None
+    weight_decay: float | None = None
+    batch: Count | None = None
+    loss: Literal["mae", "mse", "huber"] | None = None
+    scaler: Literal["standard", "robust", "log", "none"] | None = None
+    budget_s: Positive | None = None
+    max_epochs: Count | None = None
+
+
+class Train(Section):
+    """Train the candidates."""
+
+    models: tuple[str, ...] = Field(
+        ("persistence", "seasonal_naive", "ridge", "dlinear", "mlp", "lstm", "gru", "tcn", "patchtst"),
+        description="candidates: a model's name, `name:preset`",
+        min_length=1,
+    )
+    settings: dict[str, ModelSettings] = Field(default_factory=dict, description="per candidate, by its name in `models`")
+    budget_s: Positive = Field(60, description="training time of one candidate, seconds")
+    max_epochs: Count = 200
+    patience: Count = Field(8, description="epochs without a better validation loss before training stops as converged")
+    batch: Count = Field(1024, description="windows a step")
+    windows_per_epoch: Count | None = Field(None, description="windows sampled an epoch; null: all of them")
+    validation_windows: Count | None = Field(None, description="windows of the validation loss between epochs; null: all")
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    loss: Literal["mae", "mse", "huber"] = "mae"
+    scaler: Literal["standard", "robust", "log", "none"] = Field("standard", description="per site and feature, on training rows")
+    clip: Positive | None = Field(None, description="scaled inputs are clipped to ± this; null: not clipped")
+    gradient_clip: Positive | None = 1.0
+    seed: int = 7
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "32", "bf16"] = Field("auto", description="auto: bf16 mixed on a GPU that has it, else 32")
+
+
+class Search(Section):
+    """Hyper-parameter search before training."""
+
+    trials: Annotated[int, Field(ge=0)] = Field(0, description="Optuna trials a model; 0: the defaults are used")
+    budget_s: Positive = Field(20, description="training time of one trial, seconds")
+
+
+class Runner(Section):
+    """Where candidates train."""
+
+    kind: Literal["serial", "threads", "processes", "dask"] = "processes"
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="candidates at once; 0: cores / threads_per_worker")
+    threads_per_worker: Count = 1
+    dask_address: str | None = Field(None, description="scheduler of a running Dask cluster; null: a local one is started")
+
+
+class Score(Section):
+    """Measure the candidates on the untouched last span."""
+
+    batch: Count = Field(256, description="windows a batch for throughput")
+    latency_repeats: Count = Field(200, description="single forecasts timed")
+    bootstrap: Count = Field(1000, description="resamples of the paired block bootstrap")
+    block_h: Positive = Field(24, description="block length of the bootstrap, hours")
+    energy_forecasts: Count = Field(2000, description="forecasts whose energy is measured, scaled to 1,000")
+
+
+class Energy(Section):
+    """Meters and prices of energy."""
+
+    country: str = Field("DEU", description="ISO 3166 alpha-3 code for the carbon intensity of the grid (CodeCarbon's table)")
+    cpu_w_per_core: Positive | None = Field(None, description="power of a busy core where no meter is; null: CodeCarbon's model")
+    idle_s: Annotated[float, Field(ge=0)] = Field(1.0, description="idle time measured first and subtracted")
+
+
+class Prices(Section):
+    """What things cost, for the cost KPIs."""
+
+    currency: str = "EUR"
+    energy_per_kwh: float = 0.30
+    cpu_core_hour: float = 0.04
+    gpu_hour: float = 2.0
+    storage_gb_month: float = 0.02
+
+
+class Rank(Section):
+    """From KPIs to a leaderboard and a choice."""
+
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=lambda: {"mae": 5.0, "rmse": 2.0, "latency_p99_ms": 1.0, "bundle_bytes": 0.5, "train_energy_j": 1.0},
+        description="weight of each KPI in the score",
+    )
+    similar_accuracy: Share = Field(0.01, description="relative MAE difference below which two models count as equally accurate")
+
+
+class Register(Section):
+    """MLflow."""
+
+    promote: bool = Field(True, description="whether a winner becomes the champion (never under `dvc repro`)")
+    bump: Literal["major", "minor", "patch"] = Field("minor", description="which part of the semantic version a new model raises")
+
+
+class Publish(Section):
+    """The bundle."""
+
+    int8: bool = Field(True, description="also publish an INT8 model if it loses at most max_int8_loss")
+    max_int8_loss: Share = Field(0.02, description="largest relative loss of MAE at which the INT8 model is offered")
+
+
+class Monitor(Section):
+    """Watch the champion."""
+
+    detector: str = Field("adwin", description="drift detector")
+    detector_options: dict[str, Any] = Field(default_factory=dict)
+    batch_h: Positive = Field(24, description="telemetry released a run, hours")
+    cooldown_h: Annotated[float, Field(ge=0)] = Field(72, description="no second retraining for this long, hours of telemetry")
+    min_sites: Count = Field(3, description="sites that must drift before retraining is asked for")
+    retrain_window_h: Positive = Field(24 * 14, description="newest stretch that retraining may use, hours")
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    dataset: str = Field("city", description="data set of data/catalogue.yaml")
+    ingest: Ingest = Ingest()
+    normalise: Normalise = Normalise()
+    validate_: Validate = Field(Validate(), alias="validate")
+    problem: ProblemParams = ProblemParams()
+    split: Split = Split()
+    train: Train = Train()
+    search: Search = Search()
+    runner: Runner = Runner()
+    score: Score = Score()
+    energy: Energy = Energy()
+    prices: Prices = Prices()
+    rank: Rank = Rank()
+    register_: Register = Field(Register(), alias="register")
+    publish: Publish = Publish()
+    monitor: Monitor = Monitor()
+    for_dataset: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="sections that differ for one data set, by its name"
+    )
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Params:
+    """Read params.yaml, lay the data set's own block and `--set section.key=value` over it, and check everything.
+
+    Raises:
+        ParamsError: unreadable file, unknown key (the nearest known one is named), or a value out of range.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ParamsError(f"cannot read {path}: {error}") from error
+    if raw is not None and not isinstance(raw, dict):
+        raise ParamsError(f"{path} must hold sections (key: value), found {type(raw).__name__}")
+    base: dict[str, Any] = raw or {}
+    given = _parse_overrides(overrides)
+    check(base, str(path))
+    dataset = given.get("dataset", base.get("dataset", Params().dataset))
+    blocks = base.get("for_dataset") or {}
+    for name, block in blocks.items():
+        check(_merged(base, block), f"{path}, for_dataset.{name}")
+    merged = _merged(_merged(base, blocks.get(dataset) or {}), given)
+    return check(merged, "params.yaml with --set" if overrides else str(path))
+
+
+def check(raw: Mapping[str, Any], where: str) -> Params:
+    """Validate a mapping.
+
+    Raises:
+        ParamsError: with every problem found, one a line.
+    """
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(e) for e in error.errors()]
+        raise ParamsError(f"{where}: " + "; ".join(lines)) from None
+
+
+def explain() -> Iterator[tuple[str, str, Any, str]]:
+    """Every key: (dotted name, type, default, description)."""
+    for name, field in Params.model_fields.items():
+        section = field.default
+        key = field.alias or name
+        if not isinstance(section, Section):
+            yield key, _type_name(field.annotation), field.get_default(call_default_factory=True), field.description or ""
+            continue
+        for inner, f in type(section).model_fields.items():
+            yield f"{key}.{inner}", _type_name(f.annotation), getattr(section, inner), f.description or ""
+
+
+def _type_name(annotation: Any) -> str:
+    if typing.get_origin(annotation) is Annotated:
+        return _type_name(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is Literal:
+        return " | ".join(str(a) for a in typing.get_args(annotation))
+    return (
+        getattr(annotation, "__name__", str(annotation))
+        if not typing.get_args(annotation)
+        else str(annotation).replace("typing.", "")
+    )
+
+
+def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise ParamsError(f"--set wants section.key=value, found '{item}'")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ParamsError(f"--set {key}: '{text}' is not YAML ({error})") from error
+        node = tree
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ParamsError(f"--set {key}: '{parent}' was given a value before")
+        node[leaf] = value
+    return tree
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        out[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg']}, found {error['input']!r}"
+    known = _keys_at(error["loc"][:-1])
+    near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else f"; known here: {', '.join(known)}"
+    return f"{where}: unknown key{hint}"
+
+
+def _keys_at(path: Sequence[Any]) -> list[str]:
+    model: Any = Params
+    for part in path:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            break
+        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
+        if field is None:
+            break
+        model = field.annotation
+        if typing.get_origin(model) is dict:
+            model = typing.get_args(model)[1]
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return [f.alias or n for n, f in model.model_fields.items()]
+    return [f.alias or n for n, f in ModelSettings.model_fields.items()]

@@ -1,0 +1,225 @@
+"""The named results that travel between steps, as JSON files of a run. One reader and one writer for all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from cellwright.errors import CellwrightError
+from cellwright.files import write_text
+
+Source = Literal["measured", "modelled", "constant"]
+
+
+class Result(BaseModel):
+    """A frozen result that knows how to be stored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def save(self, path: Path) -> Self:
+        """Write as JSON, whole or not at all."""
+        write_text(path, self.model_dump_json(indent=2) + "\n")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            CellwrightError: the file is missing or of another form.
+        """
+        try:
+            return cls.model_validate_json(path.read_text())
+        except FileNotFoundError:
+            raise CellwrightError(f"{path} is missing; run the step that writes it first") from None
+        except ValueError as error:
+            raise CellwrightError(f"{path} is not a {cls.__name__}: {error}") from error
+
+
+class DataVersion(Result):
+    """Which data a result was made from."""
+
+    dataset: str
+    hash: str  # DVC's hash of the normalised panel (md5, with `.dir` for folders), or its equal computed by the same rule
+    rows: int
+    sites: int
+    first: str  # ISO 8601, or "row 0" on a relative clock
+    last: str
+
+
+class Reading(Result):
+    """Energy of one component."""
+
+    energy_j: float | None  # None: no meter and no model
+    source: Source | None
+
+
+class EnergyReading(Result):
+    """Energy of a stretch of work, idle baseline subtracted; CPU, RAM and GPU apart."""
+
+    cpu: Reading
+    ram: Reading
+    gpu: Reading
+    duration_s: float
+    cpu_s: float  # CPU-seconds of the process and its children
+    idle_w: float | None  # what was subtracted
+    co2_g: float | None
+    shared: bool  # others ran at the same time: apportioned by CPU-seconds, hence modelled
+    meter: str  # in words: "CodeCarbon 3.3.2, no RAPL: constant TDP per thread"
+
+    @property
+    def energy_j(self) -> float | None:
+        """Sum of what is known; None if nothing is."""
+        known = [r.energy_j for r in (self.cpu, self.ram, self.gpu) if r.energy_j is not None]
+        return sum(known) if known else None
+
+    @property
+    def source(self) -> Source | None:
+        """The weakest source among the parts."""
+        order: tuple[Source, ...] = ("constant", "modelled", "measured")
+        present = {r.source for r in (self.cpu, self.ram, self.gpu) if r.source is not None}
+        return next((s for s in order if s in present), None)
+
+
+class Trained(Result):
+    """One candidate after training: `candidate.json` in its folder, beside forecaster.safetensors and history.jsonl."""
+
+    key: str  # as in train.models: "lstm", "vmrnn:b"
+    model: str
+    preset: str | None
+    title: str
+    paper: str
+    problem: dict[str, Any]  # the fields of models._contract.Problem
+    options: dict[str, Any]
+    settings: dict[str, Any]  # learning rate, loss, scaler … as used
+    status: Literal["converged", "budget", "max_epochs", "closed form", "failed"]
+    reason: str  # one sentence: why training ended, or the error
+    epochs: int
+    windows: int  # training windows there are
+    parameters: int
+    train_s: float
+    cpu_s: float
+    peak_memory_bytes: int | None
+    energy: EnergyReading | None
+    seed: int
+    validation_loss: float | None  # best, normalised units
+    warm_start: str | None  # registered version it started from
+    resumed: int  # times it continued from a checkpoint
+    data: DataVersion
+    trials: int = 0
+
+
+class Interval(Result):
+    """Paired difference of MAE to another candidate: mean and 95 % interval of a block bootstrap."""
+
+    other: str
+    difference: float  # this minus other, in the target's unit; below 0: this is better
+    low: float
+    high: float
+    block_steps: int
+    samples: int
+
+    @property
+    def tie(self) -> bool:
+        """Whether the interval contains 0."""
+        return self.low <= 0 <= self.high
+
+
+class Scored(Result):
+    """One candidate's KPIs. Errors of a span are averaged over windows, sites, steps and targets."""
+
+    key: str
+    title: str
+    status: str
+    reason: str
+    validation: dict[str, float | None]  # KPI -> value
+    test: dict[str, float | None]
+    cost: dict[str, float | None]  # latency, size, energy … (span-free KPIs)
+    sources: dict[str, str]  # KPI -> source, where it is not measured
+    mae_by_step: list[float]
+    mae_by_site: list[float | None]
+    validation_pairs: list[Interval]
+    test_pairs: list[Interval]
+
+
+class Row(Result):
+    """One line of the leaderboard."""
+
+    rank: int
+    key: str
+    title: str
+    score: float  # weighted, normalised; 1 is best
+    status: str
+    beats_ridge: bool | None
+    on_front: bool
+    similar_to_champion: bool
+    kpis: dict[str, float | None]  # test span and cost KPIs
+    validation_mae: float | None
+
+
+class Choice(Result):
+    """The champion and why."""
+
+    key: str
+    sentence: str
+    similar: list[str]  # candidates of similar accuracy that were passed over
+    decided_by: Literal["accuracy", "energy", "cpu seconds"]
+    block_steps: int
+
+
+class Failure(Result):
+    """A candidate that has no score."""
+
+    key: str
+    reason: str
+
+
+class Leaderboard(Result):
+    """leaderboard.json of a run."""
+
+    run: str
+    data: DataVersion
+    targets: list[str]
+    unit: str
+    history: int
+    horizon: int
+    test_windows: int
+    noise_floor: dict[str, float] | None
+    rows: list[Row]
+    failures: list[Failure]
+    choice: Choice
+    kpi_titles: dict[str, str]
+    kpi_units: dict[str, str]
+    kpi_lower_is_better: dict[str, bool]
+    total_energy_j: float | None
+    energy_source: str | None
+    total_s: float
+
+
+class Registered(Result):
+    """What MLflow knows of a run."""
+
+    experiment: str
+    run_id: str  # the benchmark's
+    model_name: str
+    version: str | None  # MLflow's number; None: nothing was registered
+    semantic: str | None
+    champion: bool  # whether the alias moved
+    reason: str
+
+
+class Published(Result):
+    """A bundle."""
+
+    name: str
+    semantic: str
+    digest: str  # sha256 of the OCI manifest
+    path: str
+    model_bytes: int
+    int8_bytes: int | None
+    int8_offered: bool
+    mae_fp32: float
+    mae_int8: float | None
+    parity: float  # largest relative difference to torch

@@ -1,0 +1,117 @@
+"""Where every file of a run lies: the only place that knows paths."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellwright.errors import WorkspaceError
+
+
+def find_root(start: Path | None = None) -> Path:
+    """The project's folder: the nearest one upwards that holds `params.yaml`, or $CELLWRIGHT_ROOT.
+
+    Raises:
+        WorkspaceError: there is none.
+    """
+    if given := os.environ.get("CELLWRIGHT_ROOT"):
+        return Path(given).resolve()
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file():
+            return folder
+    raise WorkspaceError(f"no params.yaml in {here} or above it; run this inside a Cellwright project, or set CELLWRIGHT_ROOT")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one project and, once `run` is set, of one run."""
+
+    root: Path
+    run: str = "repro"
+
+    # data: shared by all runs, versioned by DVC
+    @property
+    def catalogue(self) -> Path:
+        return self.root / "data" / "catalogue.yaml"
+
+    def raw(self, dataset: str) -> Path:
+        """Folder of the upstream files of a data set, as ingested."""
+        return self.root / "data" / "raw" / dataset
+
+    def panel(self, dataset: str) -> Path:
+        """Folder of the normalised panel."""
+        return self.root / "data" / "panels" / dataset
+
+    def validation(self, dataset: str) -> Path:
+        """Folder of the validation results: results.json, index.html."""
+        return self.root / "data" / "validation" / dataset
+
+    # one run
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def run_folder(self) -> Path:
+        return self.artifacts / self.run
+
+    def candidate(self, key: str) -> Path:
+        """Folder of one candidate: candidate.json, forecaster.safetensors, history.jsonl, checkpoints/."""
+        return self.run_folder / "candidates" / key.replace(":", "-").replace("/", "_")
+
+    @property
+    def scores(self) -> Path:
+        """Folder of the scores: <candidate>.json and <candidate>.npz each."""
+        return self.run_folder / "scores"
+
+    @property
+    def leaderboard(self) -> Path:
+        return self.run_folder / "leaderboard.json"
+
+    @property
+    def report(self) -> Path:
+        return self.run_folder / "report.html"
+
+    @property
+    def registration(self) -> Path:
+        return self.run_folder / "registration.json"
+
+    @property
+    def bundle(self) -> Path:
+        """OCI image layout of the champion's bundle."""
+        return self.run_folder / "bundle"
+
+    # state that outlives runs; never in git
+    @property
+    def state(self) -> Path:
+        return self.root / ".cellwright"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """MLflow's store: $MLFLOW_TRACKING_URI, or SQLite in the state folder."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.state / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.state / "mlflow-artifacts"
+
+    @property
+    def optuna_uri(self) -> str:
+        return f"sqlite:///{self.state / 'optuna.db'}"
+
+    @property
+    def keys(self) -> Path:
+        """Folder of the Ed25519 signing key and the public keys that are trusted."""
+        return self.state / "keys"
+
+    @property
+    def published(self) -> Path:
+        """Folder that the edge server offers: one OCI layout a published bundle."""
+        return self.state / "published"
+
+    @property
+    def device(self) -> Path:
+        """Folder of the local device client: fetched bundles and the active one."""
+        return self.state / "device"
