@@ -15,6 +15,9 @@ from typing import Any
 from cellwright.errors import WorkspaceError
 
 
+_FOLDER_MODE = 0o755  # mkdtemp makes private folders; results are for everyone who may read the project
+
+
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     try:
@@ -43,8 +46,8 @@ def write_bytes(path: Path, content: bytes) -> None:
                 out.write(content)
                 out.flush()
                 os.fsync(out.fileno())
-            os.chmod(aside, 0o644)
-            os.replace(aside, path)
+            Path(aside).chmod(0o644)
+            Path(aside).replace(path)
         except BaseException:
             Path(aside).unlink(missing_ok=True)
             raise
@@ -71,14 +74,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        os.chmod(aside, 0o755)
+        aside.chmod(_FOLDER_MODE)
         try:
             yield aside
             old = path.with_name(f".{path.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             if path.exists():
-                os.replace(path, old)
-            os.replace(aside, path)
+                path.replace(old)
+            Path(aside).replace(path)
             shutil.rmtree(old, ignore_errors=True)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,108 @@
+"""Runs: their names, the lock that keeps two processes out of one, and what is known of finished ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cellwright.errors import CellwrightError, WorkspaceError
+from cellwright.params import Params
+from cellwright.workspace import Workspace
+
+DATA_SECTIONS = ("ingest", "normalise", "validate")  # they make the data version, which is hashed instead
+_NOT_RESULTS = (*DATA_SECTIONS, "runner", "monitor", "for_dataset")  # where and when, not what
+
+
+def run_name(params: Params, data_hash: str) -> str:
+    """`<data set>-<hash of data version, parameters and code>`: the same command finds the same run again."""
+    content = params.model_dump(mode="json", by_alias=True)
+    what = {key: value for key, value in content.items() if key not in _NOT_RESULTS}
+    digest = hashlib.sha256(json.dumps([data_hash, what, code_digest()], sort_keys=True).encode())
+    return f"{params.dataset}-{digest.hexdigest()[:8]}"
+
+
+def code_digest() -> str:
+    """SHA-256 of what computes results: the sources of cellwright/ and models/."""
+    import models
+
+    total = hashlib.sha256()
+    folders = (Path(__file__).parent, Path(next(iter(models.__path__))))
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            total.update(path.relative_to(folder.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
+def fresh(ws: Workspace) -> Workspace:
+    """The workspace of another run of the same name: `-2`, `-3` …"""
+    number = 2
+    while (ws.artifacts / f"{ws.run}-{number}").exists():
+        number += 1
+    return replace(ws, run=f"{ws.run}-{number}")
+
+
+def finished(ws: Workspace) -> bool:
+    """Whether the run came to its end."""
+    return (ws.run_folder / "finished.json").is_file()
+
+
+@contextmanager
+def locked(ws: Workspace) -> Iterator[None]:
+    """Keep other processes out of this run.
+
+    Raises:
+        WorkspaceError: another process holds it.
+    """
+    ws.run_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(ws.run_folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise WorkspaceError(
+            f"run {ws.run} is in the hands of another process; wait for it, or start another one with --fresh"
+        ) from None
+
+
+def latest(ws: Workspace, name: str | None = None) -> Workspace:
+    """The workspace of a named run, or of the one whose leaderboard is newest.
+
+    Raises:
+        CellwrightError: there is none.
+    """
+    if name:
+        if not (ws.artifacts / name / "leaderboard.json").is_file():
+            raise CellwrightError(f"run {name} has no leaderboard; `cellwright run` makes one. Runs: {', '.join(_names(ws)) or 'none'}")
+        return replace(ws, run=name)
+    boards = sorted(ws.artifacts.glob("*/leaderboard.json"), key=lambda p: p.stat().st_mtime)
+    if not boards:
+        raise CellwrightError("there is no finished run yet; start one with `cellwright run`")
+    return replace(ws, run=boards[-1].parent.name)
+
+
+def collect_garbage(ws: Workspace, *, keep: int, dry: bool) -> list[tuple[Path, int]]:
+    """Delete all but the newest `keep` finished runs of each data set. Returns what went, with its bytes.
+
+    A run that another process holds is left alone.
+    """
+    by_dataset: dict[str, list[Path]] = {}
+    for board in sorted(ws.artifacts.glob("*/leaderboard.json"), key=lambda p: -p.stat().st_mtime):
+        if board.parent.name != "repro":
+            by_dataset.setdefault(board.parent.name.rsplit("-", 1)[0], []).append(board.parent)
+    gone = []
+    for folder in [f for runs in by_dataset.values() for f in runs[keep:]]:
+        with locked(replace(ws, run=folder.name)):
+            gone.append((folder, sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())))
+            if not dry:
+                shutil.rmtree(folder)
+    return gone
+
+
+def _names(ws: Workspace) -> list[str]:
+    return sorted(p.parent.name for p in ws.artifacts.glob("*/leaderboard.json"))
