@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cellwright.errors import CellwrightError, WorkspaceError
+from cellwright.files import read_json
 from cellwright.params import Params
 from cellwright.workspace import Workspace
 
@@ -78,7 +79,8 @@ def latest(ws: Workspace, name: str | None = None) -> Workspace:
     """
     if name:
         if not (ws.artifacts / name / "leaderboard.json").is_file():
-            raise CellwrightError(f"run {name} has no leaderboard; `cellwright run` makes one. Runs: {', '.join(_names(ws)) or 'none'}")
+            known = ", ".join(_names(ws)) or "none"
+            raise CellwrightError(f"run {name} has no leaderboard; `cellwright run` makes one. Runs: {known}")
         return replace(ws, run=name)
     boards = sorted(ws.artifacts.glob("*/leaderboard.json"), key=lambda p: p.stat().st_mtime)
     if not boards:
@@ -94,7 +96,7 @@ def collect_garbage(ws: Workspace, *, keep: int, dry: bool) -> list[tuple[Path, 
     by_dataset: dict[str, list[Path]] = {}
     for board in sorted(ws.artifacts.glob("*/leaderboard.json"), key=lambda p: -p.stat().st_mtime):
         if board.parent.name != "repro":
-            by_dataset.setdefault(board.parent.name.rsplit("-", 1)[0], []).append(board.parent)
+            by_dataset.setdefault(read_json(board)["data"]["dataset"], []).append(board.parent)
     gone = []
     for folder in [f for runs in by_dataset.values() for f in runs[keep:]]:
         with locked(replace(ws, run=folder.name)):
