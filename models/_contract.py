@@ -109,13 +109,29 @@ class Network(nn.Module):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     uses_known: ClassVar[bool] = True  # whether the calendar reaches its forecast
     closed_form: ClassVar[bool] = False  # fitted by `fit_closed_form` instead of gradient descent
+    max_nodes: ClassVar[int | None] = None  # most sites it takes at once with inputs "all"; None: any number
 
     blocks: nn.Sequential
 
     def __init__(self, problem: Problem, options: Any) -> None:
         super().__init__()
+        if problem.inputs not in self.inputs:
+            raise ValueError(f"{self.title} takes inputs {' or '.join(self.inputs)}, not '{problem.inputs}'; set problem.inputs")
         self.problem = problem
         self.options = options
+
+    @classmethod
+    def preferred_inputs(cls, sites: int, *, on_grid: bool) -> Inputs:
+        """The first of `inputs` that a data set of that many sites allows: a patch wants a grid, `all` at most `max_nodes`.
+
+        Raises:
+            ValueError: none of them is possible.
+        """
+        for kind in cls.inputs:
+            too_many = kind == "all" and cls.max_nodes is not None and sites > cls.max_nodes
+            if not too_many and (kind != "patch" or on_grid):
+                return kind
+        raise ValueError(f"{cls.title} takes inputs {' or '.join(cls.inputs)}: not possible for {sites} sites, grid: {on_grid}")
 
     @classmethod
     def lags(cls, problem: Problem) -> tuple[int, ...]:

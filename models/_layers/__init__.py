@@ -1,0 +1,1 @@
+"""Parts that several networks share. Not members of the zoo."""

@@ -1,0 +1,149 @@
+"""Ridge regression from one pass over batches, exact also where single targets are masked.
+
+Legend: N windows, P features, C outputs (columns of the targets), Z the standardised features with a column of ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Sums:
+    """Sums over the windows that have at least one measured target, in float64; partly masked ones are kept as rows too."""
+
+    gram_PP: Tensor
+    cross_PC: Tensor
+    x_P: Tensor
+    y_C: Tensor
+    y2_C: Tensor
+    measured_C: Tensor
+    windows: int = 0
+    partial_x: list[Tensor] = field(default_factory=list)
+    partial_mask: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, features: int, outputs: int) -> Sums:
+        """Nothing seen yet."""
+        shapes = ((features, features), (features, outputs), (features,), (outputs,), (outputs,), (outputs,))
+        return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
+
+    def add(self, x_NP: Tensor, y_NC: Tensor, mask_NC: Tensor) -> None:
+        """Add a batch; windows without any measured target say nothing and are left out."""
+        kept = mask_NC.any(1)
+        if not bool(kept.all()):
+            x_NP, y_NC, mask_NC = x_NP[kept], y_NC[kept], mask_NC[kept]
+        partial = ~mask_NC.all(1)
+        if bool(partial.any()):
+            self.partial_x.append(x_NP[partial].float())
+            self.partial_mask.append(mask_NC[partial])
+        x, y = x_NP.double(), torch.where(mask_NC, y_NC, 0.0).double()
+        self.gram_PP.addmm_(x.T, x)
+        self.cross_PC.addmm_(x.T, y)
+        self.x_P += x.sum(0)
+        self.y_C += y.sum(0)
+        self.y2_C += y.square().sum(0)
+        self.measured_C += mask_NC.sum(0)
+        self.windows += len(x)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """y = x @ weight + bias, and the standard deviation of what is left."""
+
+    weight_PC: Tensor
+    bias_C: Tensor
+    sigma_C: Tensor
+
+
+class _System:
+    """The normal equations in standardised features: K = Z'Z + penalty (none on the ones), block-diagonal since Z is centred.
+
+    With a masked target the system of its column is K - D, D = the sum of z z' over the column's masked windows.
+    """
+
+    def __init__(self, sums: Sums, penalty: float) -> None:
+        self.mean_P = sums.x_P / sums.windows
+        covariance = sums.gram_PP / sums.windows - torch.outer(self.mean_P, self.mean_P)
+        spread = covariance.diagonal().clamp_min(0).sqrt()
+        constant = spread <= 1e-7 * (1 + self.mean_P.abs())  # a feature that never changes gets no weight
+        self.scale_P = torch.where(constant, torch.inf, spread)
+        gram = sums.windows * covariance / self.scale_P[:, None] / self.scale_P[None, :]
+        self.penalty = max(penalty, 1e-9 * sums.windows)  # a trace of it keeps collinear features solvable
+        gram.diagonal().add_(self.penalty)
+        self.factor, self.windows = torch.linalg.cholesky(gram), sums.windows
+        cross = (sums.cross_PC - torch.outer(self.mean_P, sums.y_C)) / self.scale_P[:, None]
+        self.right_ZC = torch.cat((cross, sums.y_C[None]), 0)
+
+    def solve(self, right_ZC: Tensor) -> Tensor:
+        """K⁻¹ applied to columns."""
+        return torch.cat((torch.cholesky_solve(right_ZC[:-1], self.factor), right_ZC[-1:] / self.windows), 0)
+
+    def rows(self, x_NP: Tensor) -> Tensor:
+        """Windows as rows of Z."""
+        return torch.cat(((x_NP.double() - self.mean_P) / self.scale_P, torch.ones(len(x_NP), 1, dtype=torch.float64)), 1)
+
+
+def solve(sums: Sums, penalty: float, *, tolerance: float = 1e-8, max_steps: int = 100) -> Fit:
+    """Ridge with standardised features, an unpenalised intercept, and each output fitted on its own measured targets.
+
+    All outputs share one Cholesky factor. Outputs with masked targets are then corrected by conjugate gradients on their own
+    system, preconditioned by that factor, until the residual is `tolerance` of the right side.
+
+    Raises:
+        ValueError: no window has a measured target.
+    """
+    if sums.windows == 0 or bool((sums.measured_C == 0).any()):
+        raise ValueError("ridge needs at least one measured target of each output in the training windows, found none for some")
+    system = _System(sums, penalty)
+    coefficients_ZC = system.solve(system.right_ZC)
+    if sums.partial_x:
+        _correct(coefficients_ZC, system, sums, tolerance, max_steps)
+    return _unscaled(coefficients_ZC, system, sums)
+
+
+def _correct(b_ZC: Tensor, system: _System, sums: Sums, tolerance: float, max_steps: int) -> None:
+    """Conjugate gradients on the columns that have masked targets, in place."""
+    rows = system.rows(torch.cat(sums.partial_x))
+    missing = ~torch.cat(sums.partial_mask)
+    columns = missing.any(0).nonzero().squeeze(1)
+    where = [missing[:, c].nonzero().squeeze(1) for c in columns]
+    b, goal = b_ZC[:, columns], tolerance * system.right_ZC[:, columns].norm(dim=0)
+    residual = _masked_product(rows, where, b)  # right - (K - D) b, and K b = right at the start
+    z = system.solve(residual)
+    p, kp = z.clone(), residual.clone()  # K p follows p without a product, as K z = residual
+    energy = (residual * z).sum(0)
+    for _ in range(max_steps):
+        if bool((residual.norm(dim=0) <= goal).all()):
+            break
+        ap = kp - _masked_product(rows, where, p)
+        step = energy / (p * ap).sum(0).clamp_min(torch.finfo(torch.float64).tiny)
+        b = b + step * p
+        residual = residual - step * ap
+        z = system.solve(residual)
+        previous, energy = energy, (residual * z).sum(0)
+        beta = energy / previous.clamp_min(torch.finfo(torch.float64).tiny)
+        p, kp = z + beta * p, residual + beta * kp
+    b_ZC[:, columns] = b
+
+
+def _masked_product(rows_NZ: Tensor, where: list[Tensor], b_ZC: Tensor) -> Tensor:
+    """D b, column by column: each has its own masked windows."""
+    out = torch.empty_like(b_ZC)
+    for c, index in enumerate(where):
+        masked = rows_NZ[index]
+        out[:, c] = masked.T @ (masked @ b_ZC[:, c])
+    return out
+
+
+def _unscaled(b_ZC: Tensor, system: _System, sums: Sums) -> Fit:
+    """Coefficients for raw features, and the residual's standard deviation."""
+    weight = b_ZC[:-1] / system.scale_P[:, None]
+    bias = b_ZC[-1] - system.mean_P @ weight
+    # at the solution (Z'Z + penalty) b = Z'y, hence |y - Z b|² = y'y - b'Z'y - penalty |b|², the intercept left out of |b|
+    explained = (b_ZC * system.right_ZC).sum(0) + system.penalty * b_ZC[:-1].square().sum(0)
+    left = (sums.y2_C - explained).clamp_min(0)
+    return Fit(weight, bias, (left / sums.measured_C).sqrt())
