@@ -13,8 +13,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cellwright.errors import CellwrightError, WorkspaceError
-from cellwright.files import read_json
-from cellwright.params import Params
+from cellwright.files import read_json, write_text
+from cellwright.params import Params, check
 from cellwright.workspace import Workspace
 
 DATA_SECTIONS = ("ingest", "normalise", "validate")  # they make the data version, which is hashed instead
@@ -47,6 +47,27 @@ def fresh(ws: Workspace) -> Workspace:
     while (ws.artifacts / f"{ws.run}-{number}").exists():
         number += 1
     return replace(ws, run=f"{ws.run}-{number}")
+
+
+def open_run(params: Params, root: Path, data_hash: str, *, anew: bool = False) -> Workspace:
+    """The workspace of the run that this command means; its parameters are kept in it as params.json."""
+    ws = Workspace(root, run_name(params, data_hash))
+    if anew and ws.run_folder.exists():
+        ws = fresh(ws)
+    write_text(ws.run_folder / "params.json", params.model_dump_json(by_alias=True, indent=2) + "\n")
+    return ws
+
+
+def params_of(ws: Workspace) -> Params:
+    """The parameters of a run, exactly as it was started.
+
+    Raises:
+        CellwrightError: there is no such run.
+    """
+    path = ws.run_folder / "params.json"
+    if not path.is_file():
+        raise CellwrightError(f"there is no run {ws.run} in {ws.artifacts}; runs: {', '.join(_names(ws)) or 'none'}")
+    return check(read_json(path), str(path))
 
 
 def finished(ws: Workspace) -> bool:

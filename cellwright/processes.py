@@ -1,0 +1,72 @@
+"""Child processes: a step in a process of its own, which never outlives the one that started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from cellwright.errors import CellwrightError
+from cellwright.workspace import Workspace
+
+PARENT = "CELLWRIGHT_PARENT"  # process id of the one that must outlive us
+_LOOK_S = 0.5
+
+
+def die_with_parent(parent: int) -> None:
+    """End this process soon after `parent` has ended, however it ended.
+
+    A thread looks twice a second. (The kernel's own parent-death signal fires when the *thread* that started us ends, which in a
+    thread pool is long before its process does.)
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def obey_parent() -> None:
+    """`die_with_parent`, if the one that started this process asked for it."""
+    if parent := os.environ.pop(PARENT, None):
+        die_with_parent(int(parent))
+
+
+def run_step(ws: Workspace, step: str, *arguments: str, on_line: Callable[[str], None]) -> None:
+    """Run `cellwright step <step>` of a run in its own process; its lines go to `on_line`.
+
+    Raises:
+        CellwrightError: the step failed; the message is its own.
+    """
+    command = [sys.executable, "-m", "flows.cli", "step", step, "--run", ws.run, *arguments]
+    environment = {**os.environ, "CELLWRIGHT_ROOT": str(ws.root), PARENT: str(os.getpid())}
+    lines: list[str] = []
+    with subprocess.Popen(
+        command, cwd=ws.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                lines.append(line.rstrip())
+                if not line.startswith("error:"):
+                    on_line(line.rstrip())
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise CellwrightError(f"step {step} failed ({_how(process.returncode)}): {_own_error(lines)}")
+
+
+def _own_error(lines: list[str]) -> str:
+    start = next((i for i, line in enumerate(lines) if line.startswith("error:")), None)
+    said = lines[-15:] if start is None else lines[start:]
+    return "\n".join(said).removeprefix("error:").strip() or "it said nothing"
+
+
+def _how(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

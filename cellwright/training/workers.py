@@ -1,0 +1,99 @@
+"""Worker processes that train one candidate each at a time, kept between candidates so that torch is imported once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import TimeoutError as Waiting
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cellwright.errors import TrainingError
+from cellwright.params import Params, check
+from cellwright.processes import die_with_parent
+from cellwright.results import Trained
+from cellwright.workspace import Workspace
+
+_LOOK_S = 0.2
+
+
+class WorkerDied(TrainingError):
+    """The process that trained a candidate was killed (out of memory, or by hand)."""
+
+
+class Workers:
+    """`count` processes of `threads` threads each. A process that dies takes only its own candidate with it, and is replaced."""
+
+    def __init__(self, count: int, threads: int) -> None:
+        self.count, self.threads = count, threads
+        self._free: queue.Queue[ProcessPoolExecutor] = queue.Queue()
+        for _ in range(count):
+            self._free.put(self._worker())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        while not self._free.empty():
+            self._free.get().shutdown(wait=False, cancel_futures=True)
+
+    def train(self, params: Params, ws: Workspace, key: str, *, warm_start: Path | None = None) -> Trained:
+        """Train a candidate in the next free process.
+
+        Raises:
+            TrainingError: it failed.
+            WorkerDied: its process was killed; what it had learnt is in its last checkpoint.
+        """
+        worker = self._free.get()
+        try:
+            job = worker.submit(_train, params.model_dump(mode="json", by_alias=True), ws, key, warm_start, self.count > 1)
+            while True:  # in short waits: a waiting thread can be interrupted only between them
+                try:
+                    return job.result(timeout=_LOOK_S)
+                except Waiting:
+                    continue
+        except BrokenProcessPool:
+            worker.shutdown(wait=False)
+            worker = self._worker()
+            raise WorkerDied(
+                f"the process that trained {key} was killed, perhaps for want of memory; "
+                "run again to resume from its last checkpoint, with fewer runner.workers if memory is short"
+            ) from None
+        except BaseException:
+            _kill(worker)
+            worker = self._worker()
+            raise
+        finally:
+            self._free.put(worker)
+
+    def _worker(self) -> ProcessPoolExecutor:
+        # spawn: a forked child would inherit the locks of this process's threads
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(os.getpid(), self.threads))
+
+
+def _begin(parent: int, threads: int) -> None:
+    die_with_parent(parent)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    sys.stdin.close()
+
+
+def _train(params: dict[str, object], ws: Workspace, key: str, warm_start: Path | None, shared: bool) -> Trained:
+    from cellwright.steps.train import train
+
+    return train(check(params, "run"), ws, key, warm_start=warm_start, shared=shared)
+
+
+def _kill(worker: ProcessPoolExecutor) -> None:
+    for process in list((worker._processes or {}).values()):
+        process.kill()
+    worker.shutdown(wait=False, cancel_futures=True)

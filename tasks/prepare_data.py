@@ -1,0 +1,57 @@
+"""Bring a data set to its newest version: ingest, normalise and validate, through DVC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from cellwright import versioning
+from cellwright.errors import DataError
+from cellwright.results import DataVersion
+from cellwright.workspace import Workspace
+from tasks._artifacts import validation_markdown
+from tasks._run import say, transient
+
+
+@task(
+    task_run_name="data: {dataset}",
+    tags=["data"],
+    retries=2,
+    retry_delay_seconds=[5, 30],
+    retry_condition_fn=transient,
+    timeout_seconds=6 * 3600,
+)
+def prepare_data(root: str, dataset: str, *, refresh: bool = False) -> DataVersion:
+    """Reproduce the data stages and publish the validation as an artifact. `refresh`: look for new upstream files first.
+
+    Raises:
+        DataError: a source, a file or an expectation; training does not start.
+    """
+    ws = Workspace(Path(root))
+    try:
+        if refresh:
+            versioning.refresh(ws, dataset, on_line=_progress)
+        computed = versioning.reproduce(ws, dataset, on_line=_progress)
+    except DataError:
+        _publish(ws, dataset)
+        raise
+    _publish(ws, dataset)
+    version = versioning.data_version(ws, dataset)
+    state = "made" if computed else "unchanged"
+    say(f"data     {dataset}: {version.rows:,} rows × {version.sites:,} sites, version {version.hash[:8]} ({state}), validated")
+    return version
+
+
+def _publish(ws: Workspace, dataset: str) -> None:
+    """The validation as an artifact in the UI, if it came that far."""
+    results = ws.validation(dataset) / "results.json"
+    if results.is_file():
+        create_markdown_artifact(validation_markdown(results), key=f"validation-{dataset}", description=f"Validation of {dataset}")
+
+
+def _progress(line: str) -> None:
+    if line.startswith("Running stage"):
+        stage = line.split("'")[1].removeprefix("data/dvc.yaml:")
+        say(f"data     {stage.replace('@', ' ')} …")

@@ -1,0 +1,16 @@
+"""Score every candidate in one quiet, serial process of its own."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from cellwright.processes import run_step
+from tasks._run import opened, say, transient
+
+
+@task(task_run_name="score", tags=["score"], retries=1, retry_condition_fn=transient, timeout_seconds=6 * 3600)
+def score_candidates(root: str, run: str) -> int:
+    """Measure accuracy, speed, size and energy of what was trained; returns how many candidates have a score."""
+    _params, ws = opened(root, run)
+    run_step(ws, "score", on_line=say)
+    return len([p for p in ws.scores.glob("*.json")])

@@ -1,0 +1,43 @@
+"""Train one candidate, in a worker process, a thread or on Dask, as params.yaml names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+
+from cellwright.results import Trained
+from cellwright.training.workers import WorkerDied, Workers
+from tasks._run import opened, say
+
+
+async def _worker_died(task: object, task_run: object, state: object) -> bool:
+    """A killed worker is worth another try: training resumes from its last checkpoint."""
+    try:
+        await state.result()  # type: ignore[attr-defined]
+    except WorkerDied:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+@task(task_run_name="train: {key}", tags=["train"], retries=1, retry_condition_fn=_worker_died, timeout_seconds=24 * 3600)
+def train_candidate(root: str, run: str, key: str, workers: Workers | None = None, warm_start: str | None = None) -> Trained:
+    """Train a candidate, or find it trained. `workers`: the processes to do it in; None: here.
+
+    Raises:
+        TrainingError: it failed; candidate.json says why.
+    """
+    params, ws = opened(root, run)
+    start = Path(warm_start) if warm_start else None
+    if workers is not None:
+        trained = workers.train(params, ws, key, warm_start=start)
+    else:
+        from cellwright.steps.train import train
+        from cellwright.training.runner import bounded
+
+        with bounded(params.runner.threads_per_worker):
+            trained = train(params, ws, key, warm_start=start, shared=params.runner.kind != "serial")
+    say(f"train    {trained.title}: {trained.status}, {trained.epochs} epochs in {trained.train_s:.1f} s. {trained.reason}")
+    return trained
