@@ -1,22 +1,23 @@
 """Panel: time × site × feature, regular in time; the one form that telemetry has in this house.
 
-On disk a panel is a folder of Arrow IPC files, one a day (`2013-11-01.arrow`, or `day-00003.arrow` on a relative clock), so that a
-panel that grows adds files and DVC stores only what is new. Each file holds a row a time step and, for every feature F, two
+On disk a panel is a folder of Arrow IPC files, one a day (`2013-11-01.arrow`, or `day-00003.arrow` on a relative clock): a panel
+that grows adds files, and DVC stores only what is new. Each file holds a row a time step and, for every feature F, two
 columns of fixed-size lists over the sites: `F` (float32, raw units, NaN where masked) and `F.flags` (uint8). They are
-uncompressed, so a day is memory-mapped without a copy. The whole schema is in every file's metadata (`cellwright.panel`, JSON).
+uncompressed, so a day is memory-mapped without a copy. The schema is in the files' metadata (see `cellwright.data.dayfiles`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import IntFlag
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from cellwright.data import dayfiles
 from cellwright.errors import FormatError, UnknownName
 from cellwright.files import whole_folder
 
@@ -72,6 +73,7 @@ class PanelSchema(_Frozen):
     licence: str
     attribution: str
     noise_floor: dict[str, float] | None = None  # error of the generating process a target, where it is known (MAE)
+    adjacency: tuple[tuple[int, int, float], ...] | None = None  # (site, other site, weight) by position, where weight > 0
 
 
 class Panel:
@@ -92,36 +94,43 @@ class Panel:
         paths = sorted(folder.glob("*.arrow"))
         if not paths:
             raise FormatError(f"no panel in {folder}: expected one .arrow file a day; run `cellwright step normalise` first")
-        schema = _schema_of(paths[-1])
-        source = _Mapped(paths)
-        if source.rows != schema.rows:
-            raise FormatError(f"{folder}: its files hold {source.rows} rows, the schema says {schema.rows}; run normalise again")
-        return cls(schema, source)
+        days = [dayfiles.map_day(path) for path in paths]
+        segments = tuple(Segment(name=n, start=a, stop=b) for n, a, b in dayfiles.joined_segments(days))
+        try:
+            schema = PanelSchema(**dayfiles.constants(days), rows=sum(d.rows for d in days), segments=segments)
+        except ValueError as error:
+            raise FormatError(f"{paths[0]} carries a schema of another form ({error}); run normalise again") from error
+        dayfiles.follow(days, schema.cadence_s)
+        return cls(schema, _Mapped(days))
 
     @classmethod
     def from_arrays(cls, schema: PanelSchema, values: dict[str, np.ndarray], flags: dict[str, np.ndarray] | None = None) -> Panel:
-        """A panel in memory. `values` and `flags`: feature -> (rows, sites); flags default to missing where NaN."""
+        """A panel in memory. `values` and `flags`: feature -> (rows, sites); flags default to missing where NaN.
+
+        Raises:
+            FormatError: a feature is not there, or an array has another shape than (rows, sites).
+        """
         columns: dict[str, np.ndarray] = {}
-        for feature in schema.features:
-            array = np.ascontiguousarray(values[feature.name], dtype=np.float32)
-            if array.shape != (schema.rows, len(schema.sites)):
+        for name in (f.name for f in schema.features):
+            if name not in values:
                 raise FormatError(
-                    f"{feature.name}: expected {(schema.rows, len(schema.sites))} values (rows, sites), found {array.shape}"
+                    f"{name}: the schema has this feature, the arrays do not; there are {', '.join(sorted(values))}"
                 )
-            columns[feature.name] = array
-            given = None if flags is None else flags.get(feature.name)
-            columns[f"{feature.name}.flags"] = (
-                np.where(np.isnan(array), np.uint8(Flag.MISSING), np.uint8(0)) if given is None else given.astype(np.uint8)
-            )
+            array = np.ascontiguousarray(values[name], dtype=np.float32)
+            given = None if flags is None else flags.get(name)
+            marks = np.where(np.isnan(array), np.uint8(Flag.MISSING), np.uint8(0)) if given is None else given
+            _check_shape(name, array, schema)
+            _check_shape(f"{name}.flags", marks, schema)
+            columns[name], columns[f"{name}.flags"] = array, marks.astype(np.uint8, copy=False)
         return cls(schema, _Held(columns))
 
-    def values(self, feature: str) -> np.ndarray:
-        """(rows, sites) float32, raw units, NaN where masked."""
-        return self._column(feature, feature)
+    def values(self, feature: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """(rows, sites) float32, raw units, NaN where masked; rows [start, stop) if given, read from their days alone."""
+        return self._column(feature, feature, start, stop)
 
-    def flags(self, feature: str) -> np.ndarray:
-        """(rows, sites) uint8 of `Flag` bits."""
-        return self._column(feature, f"{feature}.flags")
+    def flags(self, feature: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """(rows, sites) uint8 of `Flag` bits; rows [start, stop) if given."""
+        return self._column(feature, f"{feature}.flags", start, stop)
 
     def good(self, feature: str) -> np.ndarray:
         """(rows, sites) bool: really measured, hence usable as a target."""
@@ -132,67 +141,79 @@ class Panel:
         return self.schema.start_ms + (np.arange(self.schema.rows) * self.schema.cadence_s * 1000).round().astype(np.int64)
 
     def save(self, folder: Path) -> None:
-        """Write the panel whole, one Arrow IPC file a day."""
-        with whole_folder(folder) as aside:
-            days = _day_of(self.times_ms())
-            starts = np.flatnonzero(np.r_[True, days[1:] != days[:-1]])
-            for start, stop in zip(starts, [*starts[1:], len(days)], strict=True):
-                _write_day(aside / _day_name(self.schema, int(days[start])), self, int(start), int(stop))
+        """Write the panel whole, one Arrow IPC file a day.
 
-    def _column(self, feature: str, column: str) -> np.ndarray:
+        Raises:
+            WorkspaceError: the disk is full or the folder is not writable; an older panel there stays as it was.
+        """
+        with whole_folder(folder) as aside:
+            self.write_days(aside)
+
+    def write_days(self, folder: Path) -> None:
+        """Write the day files into an existing folder.
+
+        Raises:
+            FormatError: two segments share a name, so that their stretches could not be told apart.
+        """
+        names = [s.name for s in self.schema.segments]
+        if len(set(names)) != len(names):
+            raise FormatError(f"segments need different names, found {', '.join(names)}")
+        common = self.schema.model_dump(mode="json", exclude={"rows", "segments"})
+        for day, start, stop in _days(self.times_ms()):
+            columns = {n: self._column(n.removesuffix(".flags"), n, start, stop) for n in _columns(self.schema)}
+            start_ms = self.schema.start_ms + round(start * self.schema.cadence_s * 1000)
+            dayfiles.write_day(folder / _day_name(self.schema, day), columns, common, start_ms, _within(self.schema, start, stop))
+
+    def _column(self, feature: str, column: str, start: int, stop: int | None) -> np.ndarray:
         if feature not in {f.name for f in self.schema.features}:
             raise UnknownName("feature", feature, (f.name for f in self.schema.features))
-        if column not in self._cache:
-            self._cache[column] = self._source.column(column, len(self.schema.sites))
-        return self._cache[column]
+        end = self.schema.rows if stop is None else stop
+        if column in self._cache:
+            return self._cache[column][start:end]
+        array = self._source.rows(column, len(self.schema.sites), start, end)
+        if start == 0 and end == self.schema.rows:
+            self._cache[column] = array
+        return array
 
 
 class _Source(Protocol):
-    def column(self, name: str, sites: int) -> np.ndarray: ...
+    def rows(self, name: str, sites: int, start: int, stop: int) -> np.ndarray: ...
 
 
 class _Held:
     def __init__(self, columns: dict[str, np.ndarray]) -> None:
         self.columns = columns
 
-    def column(self, name: str, sites: int) -> np.ndarray:
-        return self.columns[name]
+    def rows(self, name: str, sites: int, start: int, stop: int) -> np.ndarray:
+        return self.columns[name][start:stop]
 
 
 class _Mapped:
-    def __init__(self, paths: list[Path]) -> None:
-        self.days = [_map(path) for path in paths]
-        self.rows = sum(day.num_rows for day in self.days)
+    def __init__(self, days: list[dayfiles.Day]) -> None:
+        self.days = days
 
-    def column(self, name: str, sites: int) -> np.ndarray:
-        parts = [
-            chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, sites)
-            for day in self.days
-            for chunk in day.column(name).chunks
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    def rows(self, name: str, sites: int, start: int, stop: int) -> np.ndarray:
+        return dayfiles.read_rows(self.days, name, sites, start, stop)
 
 
-def _map(path: Path) -> pa.Table:
-    try:
-        with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise FormatError(f"{path} is not a whole Arrow file ({error}); delete it and run normalise again") from error
+def _check_shape(name: str, array: np.ndarray, schema: PanelSchema) -> None:
+    if array.shape != (schema.rows, len(schema.sites)):
+        raise FormatError(f"{name}: expected {(schema.rows, len(schema.sites))} values (rows, sites), found {array.shape}")
 
 
-def _schema_of(path: Path) -> PanelSchema:
-    metadata = _map(path).schema.metadata or {}
-    if b"cellwright.panel" not in metadata:
-        raise FormatError(f"{path} is an Arrow file, but not of a panel: its metadata lacks 'cellwright.panel'")
-    return PanelSchema.model_validate_json(metadata[b"cellwright.panel"])
+def _columns(schema: PanelSchema) -> list[str]:
+    return [name for f in schema.features for name in (f.name, f"{f.name}.flags")]
 
 
 _DAY_MS = 86_400_000
 
 
-def _day_of(times_ms: np.ndarray) -> np.ndarray:
-    return times_ms // _DAY_MS
+def _days(times_ms: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """(day since the epoch or the first row, first row, end) of every file."""
+    days = times_ms // _DAY_MS
+    starts = np.flatnonzero(np.r_[True, days[1:] != days[:-1]])
+    for start, stop in zip(starts, [*starts[1:], len(days)], strict=True):
+        yield int(days[start]), int(start), int(stop)
 
 
 def _day_name(schema: PanelSchema, day: int) -> str:
@@ -201,16 +222,7 @@ def _day_name(schema: PanelSchema, day: int) -> str:
     return f"{datetime.fromtimestamp(day * _DAY_MS / 1000, UTC):%Y-%m-%d}.arrow"
 
 
-def _write_day(path: Path, panel: Panel, start: int, stop: int) -> None:
-    sites = len(panel.schema.sites)
-    names = [n for f in panel.schema.features for n in (f.name, f"{f.name}.flags")]
-    arrays = [
-        pa.FixedSizeListArray.from_arrays(pa.array(panel._column(n.removesuffix(".flags"), n)[start:stop].reshape(-1)), sites)
-        for n in names
-    ]
-    schema = pa.schema(
-        [pa.field(n, a.type) for n, a in zip(names, arrays, strict=True)],
-        metadata={b"cellwright.panel": panel.schema.model_dump_json().encode()},
-    )
-    with pa.OSFile(str(path), "wb") as out, pa.ipc.new_file(out, schema) as writer:
-        writer.write_batch(pa.record_batch(arrays, schema=schema))
+def _within(schema: PanelSchema, start: int, stop: int) -> list[dayfiles.Stretch]:
+    """The segments' stretches inside rows [start, stop), counted from `start`."""
+    cut = [(s.name, max(s.start, start) - start, min(s.stop, stop) - start) for s in schema.segments]
+    return [(name, a, b) for name, a, b in cut if a < b]
