@@ -125,6 +125,13 @@ class Embed(nn.Module):
         return out
 
 
+def finished(y: Tensor, state: State, sites: int) -> State:
+    """The last step of every head: add the base, and bring folded sites (`sites` > 0) back from the batch."""
+    if "base" in state:
+        y = y + state["base"]
+    return {"y": y.squeeze(2).unflatten(0, (-1, sites)).transpose(1, 2) if sites else y}
+
+
 class Head(nn.Module):
     """Last block: h and context, linearly to the forecast; `sites` unfolds the batch again where `Embed` folded it."""
 
@@ -138,17 +145,13 @@ class Head(nn.Module):
                 self.map.weight.mul_(0.1)
                 self.map.bias.zero_()
 
-    def forward(self, state: State) -> State:
+    def correction(self, state: State) -> Tensor:
+        """What is added to the base: (batch, horizon, outputs, targets, quantiles)."""
         h = torch.cat((state["h"], state["context"]), 1) if "context" in state else state["h"]
-        y = self.map(h).unflatten(1, self.shape)
-        if "base" in state:
-            y = y + state["base"]
-        return {"y": self._unfolded(y)}
+        return self.map(h).unflatten(1, self.shape)
 
-    def _unfolded(self, y: Tensor) -> Tensor:
-        if not self.sites:
-            return y
-        return y.squeeze(2).unflatten(0, (-1, self.sites)).transpose(1, 2)
+    def forward(self, state: State) -> State:
+        return finished(self.correction(state), state, self.sites)
 
 
 class Steps(nn.Module):

@@ -24,6 +24,11 @@ def target_history(x: Tensor, problem: Problem) -> Tensor:
     return x[..., : len(problem.targets)].flatten(1)
 
 
+def telemetry(problem: Problem) -> list[int]:
+    """Channels of x that are measured now: targets and further features, neither lags nor `valid`."""
+    return [i for i, name in enumerate(problem.features) if "@" not in name and name != "valid"]
+
+
 def last_value(x: Tensor, problem: Problem) -> Tensor:
     """Newest targets of the forecast nodes: (batch, 1, outputs, targets)."""
     return x[:, -1:, outputs(problem), : len(problem.targets)]
