@@ -87,7 +87,9 @@ def train_all(root: str, run: str) -> int:
     """Train all candidates of a run side by side; one that fails is listed and stops nobody. Returns how many were trained."""
     ws = Workspace(Path(root), run)
     params = runs.params_of(ws)
-    progress = create_progress_artifact(progress=0.0, key=f"training-{params.dataset}", description=f"Candidates of {run} trained")
+    progress = create_progress_artifact(
+        progress=0.0, key=f"training-{params.dataset}", description=f"Candidates of {run} trained"
+    )
     failed: list[str] = []
     with pool(params.runner) as workers:
         futures = {train_candidate.submit(root, run, key, workers): key for key in params.train.models}
@@ -113,5 +115,3 @@ def _params(dataset: DataSet | None, models: list[Model] | None, budget_s: float
 def _why(state: object) -> str:
     message = str(getattr(state, "message", "") or "")
     return message.removeprefix("Task run encountered an exception ").strip() or str(state)
-
-

@@ -28,9 +28,15 @@ def leaderboard_rows(board: Leaderboard) -> list[dict[str, Any]]:
 def validation_markdown(results: Path) -> str:
     """The validation's results as a short page: the verdict and every expectation."""
     content = read_json(results)
-    lines = [f"## {content['dataset']}: {'accepted' if content['success'] else 'refused'}", "", "| | expectation | found |", "|-|-|-|"]
+    lines = [
+        f"## {content['dataset']}: {'accepted' if content['success'] else 'refused'}",
+        "",
+        "| | expectation | found |",
+        "|-|-|-|",
+    ]
     lines += [
-        f"| {'✓' if e['success'] else '✗'} | {_cell(e['expectation'])} | {_cell(e['observed'])} |" for e in content["expectations"]
+        f"| {'✓' if e['success'] else '✗'} | {_cell(e['expectation'])} | {_cell(e['observed'])} |"
+        for e in content["expectations"]
     ]
     return "\n".join(lines)
 

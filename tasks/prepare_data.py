@@ -48,7 +48,9 @@ def _publish(ws: Workspace, dataset: str) -> None:
     """The validation as an artifact in the UI, if it came that far."""
     results = ws.validation(dataset) / "results.json"
     if results.is_file():
-        create_markdown_artifact(validation_markdown(results), key=f"validation-{dataset}", description=f"Validation of {dataset}")
+        create_markdown_artifact(
+            validation_markdown(results), key=f"validation-{dataset}", description=f"Validation of {dataset}"
+        )
 
 
 def _progress(line: str) -> None:

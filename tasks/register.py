@@ -9,7 +9,12 @@ from tasks._run import opened, say, transient
 
 
 @task(
-    task_run_name="register", tags=["register"], retries=2, retry_delay_seconds=5, retry_condition_fn=transient, timeout_seconds=3600
+    task_run_name="register",
+    tags=["register"],
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=transient,
+    timeout_seconds=3600,
 )
 def register_run(root: str, run: str, promote: bool) -> Registered:
     """Log runs and metrics, create the model version, move the alias if it is earned."""

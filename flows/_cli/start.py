@@ -1,0 +1,50 @@
+"""Start a flow from the terminal: where Prefect keeps its state, which server it speaks to, and what it prints."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import typer
+
+
+if TYPE_CHECKING:
+    from cellwright.workspace import Workspace
+
+
+def run_benchmark(
+    ws: Workspace, dataset: str, overrides: list[str], *, promote: bool, only_new: bool, fresh: bool, quiet: bool
+) -> str:
+    """Run the benchmark flow here, in this process; returns the run's name.
+
+    Raises:
+        CellwrightError: what stopped it.
+    """
+    prefect_environment(ws)
+    from flows.benchmark import DataSet, benchmark
+
+    if not quiet:
+        _speak()
+    return benchmark(dataset=DataSet(dataset), promote=promote, only_new=only_new, fresh=fresh, overrides=overrides or None)
+
+
+def prefect_environment(ws: Workspace) -> None:
+    """Point Prefect at the project's own state, and at the server of `cellwright up` if that runs. Before Prefect's import."""
+    from flows._cli.servers import running_server
+
+    os.environ.setdefault("PREFECT_HOME", str(ws.state / "prefect"))
+    # The terminal shows our own lines; Prefect's go to its log, which the UI shows.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    if "PREFECT_API_URL" not in os.environ and (url := running_server(ws)):
+        os.environ["PREFECT_API_URL"] = url
+
+
+def _speak() -> None:
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: bool(getattr(record, "cellwright", False)))
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addHandler(handler)
+    typer.echo("starting Prefect …", err=True)

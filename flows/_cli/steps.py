@@ -1,0 +1,109 @@
+"""One step by itself: what `cellwright step` and DVC's stages call."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from cellwright.errors import TrainingError
+from cellwright.files import write_json, write_text
+from cellwright.params import Params
+from cellwright.results import Leaderboard
+from cellwright.workspace import Workspace
+
+
+def perform(name: str, params: Params, ws: Workspace, model: str | None) -> None:
+    """Run the step `name`; its result is a file, its progress lines go to stdout.
+
+    Raises:
+        CellwrightError: what the step raises.
+    """
+    globals()[f"_{name}"](params, ws, model)
+
+
+def _ingest(params: Params, ws: Workspace, _model: str | None) -> None:
+    from cellwright.steps.ingest import ingest
+
+    # A mirror holds the same bytes as the source, so it is no part of the data version: it may come from the environment.
+    if mirror := os.environ.get("CELLWRIGHT_MIRROR"):
+        params = params.model_copy(update={"ingest": params.ingest.model_copy(update={"mirror": mirror})})
+    typer.echo(ingest(params, ws))
+
+
+def _normalise(params: Params, ws: Workspace, _model: str | None) -> None:
+    from cellwright.steps.normalise import normalise
+
+    typer.echo(normalise(params, ws))
+
+
+def _validate(params: Params, ws: Workspace, _model: str | None) -> None:
+    from cellwright.steps.validate import validate
+
+    typer.echo(validate(params, ws))
+
+
+def _train(params: Params, ws: Workspace, model: str | None) -> None:
+    from cellwright.steps.train import train
+    from cellwright.training.runner import bounded
+
+    _remember(params, ws)
+    for key in [model] if model else params.train.models:
+        with bounded(params.runner.threads_per_worker):
+            try:
+                trained = train(params, ws, key)
+            except TrainingError as error:
+                if model is None or ws.run != "repro":
+                    raise
+                typer.echo(f"{key} failed: {error}")  # listed on the leaderboard; the other stages go on
+                continue
+        typer.echo(f"{trained.title}: {trained.status}, {trained.epochs} epochs. {trained.reason}")
+
+
+def _score(params: Params, ws: Workspace, _model: str | None) -> None:
+    from cellwright.steps.score import score
+
+    score(params, ws, on_progress=lambda line: typer.echo(f"score    {line}"))
+
+
+def _rank(params: Params, ws: Workspace, _model: str | None) -> None:
+    from cellwright.steps.rank import rank
+
+    board = rank(params, ws)
+    if ws.run == "repro":
+        _for_dvc(board, ws)
+    typer.echo(board.choice.sentence)
+
+
+def _report(params: Params, ws: Workspace, _model: str | None) -> None:
+    from cellwright.steps.report import report
+
+    typer.echo(report(params, ws))
+
+
+def _register(params: Params, ws: Workspace, _model: str | None) -> None:
+    from cellwright.steps.register import register
+
+    # By itself, and so under DVC, a step never moves the champion: only a flow does.
+    typer.echo(register(params, ws, promote=False).reason)
+
+
+def _publish(params: Params, ws: Workspace, _model: str | None) -> None:
+    from cellwright.steps.publish import publish
+
+    typer.echo(publish(params, ws).digest)
+
+
+def _remember(params: Params, ws: Workspace) -> None:
+    if ws.run == "repro":
+        write_text(ws.run_folder / "params.json", params.model_dump_json(by_alias=True, indent=2) + "\n")
+
+
+def _for_dvc(board: Leaderboard, ws: Workspace) -> None:
+    """What `dvc metrics show` and `dvc plots` read."""
+    metrics = {row.key: {k: v for k, v in row.kpis.items() if v is not None} for row in board.rows}
+    write_json(
+        ws.run_folder / "metrics.json", {"champion": board.choice.key, "test_windows": board.test_windows, "kpis": metrics}
+    )
+    lines = ["model,mae,rmse", *(f"{r.key},{r.kpis.get('mae')},{r.kpis.get('rmse')}" for r in board.rows)]
+    write_text(ws.run_folder / "plots" / "leaderboard.csv", "\n".join(lines) + "\n")

@@ -1,0 +1,54 @@
+"""The `cellwright` command. It starts flows, so it lives beside them; heavy libraries are imported only where they are used.
+
+Exit codes: 0 done, 1 the job failed, 2 wrong use, 130 stopped by Ctrl-C (the same command resumes).
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cellwright import __version__
+from cellwright.errors import CellwrightError
+from cellwright.processes import obey_parent
+from flows._cli import champion, data, doctor, edge, run, servers
+
+app = typer.Typer(
+    name="cellwright",
+    help="Keeps the best AI model in every part of a mobile network.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+run.add_to(app)
+champion.add_to(app)
+data.add_to(app)
+edge.add_to(app)
+servers.add_to(app)
+doctor.add_to(app)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        typer.echo(f"cellwright {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; an error of ours is one line on stderr, never a traceback."""
+    obey_parent()
+    try:
+        app()
+    except CellwrightError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command resumes", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
