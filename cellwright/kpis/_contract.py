@@ -1,0 +1,127 @@
+"""What every KPI keeps to. A KPI is a file of this folder; its name is the key in `rank.weights`, scores and leaderboard.
+
+A member declares:
+
+    title             for people: "Latency p99"
+    unit              of its value; "target" stands for the unit of the forecast feature, "money" for `prices.currency`
+    lower_is_better   which way is better
+    span              "forecast": computed from `Forecasts`, once for the validation and once for the test span;
+                      "cost": computed once, from `Costs`
+    ideal             its best possible value
+    compute(evidence) its value; None where the evidence for it is absent (never 0 for want of a meter)
+
+Its docstring gives the formula and where it is from. Masked targets never count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+
+from cellwright.families import member, members
+from cellwright.params import Prices
+from cellwright.results import EnergyReading
+
+Span = Literal["forecast", "cost"]
+PACKAGE = "cellwright.kpis"
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """Forecast and truth of one span, in the targets' units. Legend: W windows, F horizon, S sites, T targets."""
+
+    forecast: np.ndarray  # (W, F, S, T)
+    truth: np.ndarray  # (W, F, S, T)
+    mask: np.ndarray  # (W, F, S, T) bool: really measured
+    naive_mae: np.ndarray | None = None  # (S, T) in-sample error of the naive forecast, NaN where unknown; see `mase`
+    grid: tuple[int, int] | None = None  # (rows, columns) that the sites fill row-major
+
+    @cached_property
+    def error(self) -> np.ndarray:
+        """(count,) forecast - truth of the targets that count, float64."""
+        return self.forecast[self.mask].astype(np.float64) - self.truth[self.mask]
+
+    @property
+    def targets(self) -> list[Forecasts]:
+        """One `Forecasts` for each target."""
+        return [
+            Forecasts(
+                self.forecast[..., t : t + 1],
+                self.truth[..., t : t + 1],
+                self.mask[..., t : t + 1],
+                None if self.naive_mae is None else self.naive_mae[:, t : t + 1],
+                self.grid,
+            )
+            for t in range(self.forecast.shape[-1])
+        ]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How fast one runtime answers: torch or ONNX Runtime."""
+
+    latencies_s: np.ndarray  # (calls,) of single forecasts, batch 1
+    throughput_per_s: float  # site forecasts a second, in batches
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a candidate costs to train, keep and run. None: not measured."""
+
+    torch: Runtime | None = None
+    onnx: Runtime | None = None
+    parameters: int | None = None
+    macs: int | None = None  # of one forecast, batch 1
+    bundle_bytes: int | None = None
+    peak_memory_bytes: int | None = None
+    train_s: float | None = None
+    train_cpu_s: float | None = None
+    train_gpu_s: float | None = None
+    train_energy: EnergyReading | None = None
+    forecast_energy: EnergyReading | None = None
+    forecasts_metered: int = 0  # site forecasts that `forecast_energy` covers
+    prices: Prices = field(default_factory=Prices)
+
+
+class Kpi(Protocol):
+    """A member of the family."""
+
+    title: str
+    unit: str
+    lower_is_better: bool
+    span: Span
+    ideal: float
+    compute: Callable[[Any], float | None]
+
+
+def kpi(name: str) -> Kpi:
+    """The KPI of that name.
+
+    Raises:
+        UnknownName: there is none; the message lists those there are.
+    """
+    return cast(Kpi, member(PACKAGE, name, what="KPI"))
+
+
+def names(span: Span | None = None) -> tuple[str, ...]:
+    """Names of all KPIs, or of those of one span."""
+    return tuple(name for name in members(PACKAGE) if span is None or kpi(name).span == span)
+
+
+def forecast_kpis(evidence: Forecasts) -> dict[str, float | None]:
+    """Every accuracy KPI of one span."""
+    return {name: kpi(name).compute(evidence) for name in names("forecast")}
+
+
+def cost_kpis(evidence: Costs) -> dict[str, float | None]:
+    """Every cost KPI."""
+    return {name: kpi(name).compute(evidence) for name in names("cost")}
+
+
+def percentile_ms(runtime: Runtime | None, percent: float) -> float | None:
+    """A percentile of single-forecast latencies, milliseconds (linear interpolation between order statistics)."""
+    return None if runtime is None else float(np.percentile(runtime.latencies_s, percent)) * 1000

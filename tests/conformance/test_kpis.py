@@ -1,0 +1,87 @@
+"""Every KPI keeps to the contract of its family; a new file is tested the day it lands."""
+
+import math
+
+import numpy as np
+import pytest
+
+from cellwright.errors import UnknownName
+from cellwright.kpis._contract import Costs, Forecasts, Runtime, cost_kpis, forecast_kpis, kpi, names
+from cellwright.results import EnergyReading, Reading
+
+SHAPE = (4, 3, 25, 1)  # windows, horizon, sites, targets
+
+
+def forecasts(forecast: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> Forecasts:
+    return Forecasts(forecast, truth, mask, naive_mae=np.full((25, 1), 2.0), grid=(5, 5))
+
+
+@pytest.fixture
+def truth() -> np.ndarray:
+    return np.random.default_rng(3).gamma(2.0, 50.0, SHAPE).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", names())
+def test_it_says_what_it_is(name):
+    member = kpi(name)
+    assert member.title
+    assert member.unit
+    assert isinstance(member.lower_is_better, bool)
+    assert member.span in ("forecast", "cost")
+    assert member.ideal == (0.0 if member.lower_is_better else member.ideal)
+    module = __import__(f"cellwright.kpis.{name}", fromlist=["x"])
+    assert len(module.__doc__) > 40
+
+
+@pytest.mark.parametrize("name", names("forecast"))
+def test_a_perfect_forecast_is_ideal(name, truth):
+    assert kpi(name).compute(forecasts(truth, truth, np.ones(SHAPE, bool))) == pytest.approx(kpi(name).ideal, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", names("forecast"))
+def test_a_worse_forecast_is_worse(name, truth):
+    mask = np.ones(SHAPE, bool)
+    near, far = (kpi(name).compute(forecasts(truth * share, truth, mask)) for share in (0.95, 0.5))
+    assert (near < far) if kpi(name).lower_is_better else (near > far)
+
+
+@pytest.mark.parametrize("name", names("forecast"))
+def test_masked_targets_never_count(name, truth):
+    rng = np.random.default_rng(5)
+    mask = np.ones(SHAPE, bool)
+    mask[:2, :, 3] = False  # two maps of each step keep every site: SSIM needs whole windows
+    forecast = truth + rng.normal(0, 10, SHAPE).astype(np.float32)
+    spoilt_forecast, spoilt_truth = (np.where(mask, a, np.nan) for a in (forecast, truth))
+    wild = np.where(mask, forecast, 1e9)
+    value = kpi(name).compute(forecasts(forecast, truth, mask))
+    assert value == kpi(name).compute(forecasts(spoilt_forecast, spoilt_truth, mask))
+    assert value == kpi(name).compute(forecasts(wild, truth, mask))
+
+
+@pytest.mark.parametrize("name", names("forecast"))
+def test_with_every_target_masked_it_is_absent(name, truth):
+    assert kpi(name).compute(forecasts(truth, truth, np.zeros(SHAPE, bool))) is None
+
+
+@pytest.mark.parametrize("name", names("cost"))
+def test_a_cost_that_was_not_measured_is_absent_not_zero(name):
+    assert kpi(name).compute(Costs()) is None
+
+
+def test_every_cost_has_a_finite_value_when_everything_was_measured():
+    part = Reading(energy_j=3.0, source="modelled")
+    energy = EnergyReading(
+        cpu=part, ram=part, gpu=part, duration_s=1, cpu_s=1, idle_w=None, co2_g=0.1, shared=False, meter="a test"
+    )
+    runtime = Runtime(np.array([0.001, 0.002]), 900.0)
+    costs = cost_kpis(
+        Costs(runtime, runtime, 10, 20, 30, 40, 5.0, 6.0, 0.0, energy, energy, 500),
+    )
+    assert all(value is not None and math.isfinite(value) for value in costs.values())
+
+
+def test_the_two_spans_share_no_name_and_an_unknown_one_is_explained(truth):
+    assert set(forecast_kpis(forecasts(truth, truth, np.ones(SHAPE, bool)))) == set(names("forecast"))
+    assert not set(names("forecast")) & set(names("cost"))
+    with pytest.raises(UnknownName, match="Did you mean 'rmse'"):
+        kpi("rmsee")
