@@ -73,6 +73,8 @@ class Split(Section):
     train: Share = 0.8
     validation: Share = 0.1
     test: Share = 0.1
+    since: str | int | None = Field(None, description="first time used, ISO 8601, or a row; null: the panel's first")
+    until: str | int | None = Field(None, description="time up to which rows are used, ISO 8601, or a row; null: the panel's last")
 
 
 class ModelSettings(Section):
@@ -102,7 +104,8 @@ class Train(Section):
     budget_s: Positive = Field(60, description="training time of one candidate, seconds")
     max_epochs: Count = 200
     patience: Count = Field(8, description="epochs without a better validation loss before training stops as converged")
-    batch: Count = Field(1024, description="windows a step")
+    lr_patience: Count | None = Field(3, description="such epochs before the learning rate is halved; null: it stays")
+    batch: Count = Field(1024, description="windows a step; one of all sites counts as one a site, and at least 8 are taken")
     windows_per_epoch: Count | None = Field(None, description="windows sampled an epoch; null: all of them")
     validation_windows: Count | None = Field(None, description="windows of the validation loss between epochs; null: all")
     learning_rate: Positive = 1e-3
