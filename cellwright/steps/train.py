@@ -1,0 +1,214 @@
+"""Step `train`: one candidate, from the panel to a forecaster with its record."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellwright.errors import CellwrightError, TrainingError
+from cellwright.files import read_json, write_json
+from cellwright.panel import Panel
+from cellwright.params import Params
+from cellwright.results import DataVersion, EnergyReading, Reading, Trained
+from cellwright.workspace import Workspace
+
+if TYPE_CHECKING:
+    from cellwright.data.split import Spans
+    from cellwright.training.candidates import Candidate
+    from cellwright.training.fit import Fitted
+
+RECORD = "candidate.json"
+_INPUTS = "inputs.json"  # digest of what the folder's contents were made from
+
+
+def train(
+    params: Params,
+    ws: Workspace,
+    key: str,
+    *,
+    warm_start: Path | None = None,
+    shared: bool = False,
+    rows: tuple[int, int] | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> Trained:
+    """Train the candidate `key`, resume it, or return its record if it is trained already from the same inputs.
+
+    Writes candidate.json, forecaster.safetensors and history.jsonl to `ws.candidate(key)`.
+
+    Args:
+        warm_start: folder of a forecaster whose weights and scaler are the start.
+        shared: others train at the same time (for the energy reading).
+        rows: rows [start, stop) of the panel to split and train on; None: all.
+        on_epoch: called with the line of history.jsonl at each epoch's end.
+
+    Raises:
+        WrongUse: the key, its options or the problem cannot be meant; nothing was started.
+        TrainingError: training failed; candidate.json holds the reason.
+    """
+    from cellwright.data.split import split
+    from cellwright.training.candidates import resolve
+    from cellwright.versioning import data_version
+
+    panel = Panel.open(ws.panel(params.dataset))
+    candidate = resolve(params, panel.schema, key)
+    spans = split(params.split, *(rows or (0, panel.schema.rows)))
+    version = data_version(ws, params.dataset)
+    folder = ws.candidate(key)
+    if done := _prepared(folder, _digest(params, candidate, version, spans, warm_start)):
+        return done
+    try:
+        return _train(params, ws, candidate, panel, spans, version, folder, warm_start, shared, on_epoch)
+    except Exception as error:
+        reason = str(error) if isinstance(error, CellwrightError) else f"{type(error).__name__}: {error}"
+        _failed(candidate, version, reason).save(folder / RECORD)
+        raise TrainingError(f"{key}: {reason}") from error
+
+
+def _prepared(folder: Path, digest: str) -> Trained | None:
+    """The finished record, if there is one of the same inputs; otherwise a folder that holds nothing of other inputs."""
+    same = (folder / _INPUTS).is_file() and read_json(folder / _INPUTS).get("digest") == digest
+    if not same:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(folder / _INPUTS, {"digest": digest})
+        return None
+    if not (folder / RECORD).is_file():
+        return None
+    trained = Trained.read(folder / RECORD)
+    return None if trained.status == "failed" else trained
+
+
+def _digest(params: Params, candidate: Candidate, version: DataVersion, spans: Spans, warm_start: Path | None) -> str:
+    from cellwright.forecaster import FILE
+    from cellwright.training import digest
+    from cellwright.training.candidates import as_json
+
+    return digest.of(
+        {
+            "data": version.hash,
+            "spans": spans,
+            "candidate": as_json(candidate),
+            "search": params.search.model_dump() if params.search.trials else None,
+            "warm_start": digest.file(warm_start / FILE) if warm_start else None,
+            "code": digest.sources(candidate.source),
+        }
+    )
+
+
+def _train(
+    params: Params,
+    ws: Workspace,
+    candidate: Candidate,
+    panel: Panel,
+    spans: Spans,
+    version: DataVersion,
+    folder: Path,
+    warm_start: Path | None,
+    shared: bool,
+    on_epoch: Callable[[dict[str, float]], None] | None,
+) -> Trained:
+    from cellwright.energy.meter import Meter
+    from cellwright.forecaster import Forecaster
+    from cellwright.training.fit import CHECKPOINT, fit
+    from cellwright.training.search import search
+
+    warm = Forecaster.load(warm_start) if warm_start else None
+    trials = 0
+    if params.search.trials and warm is None:
+        candidate, trials = search(params, ws, candidate, panel, spans)
+    with Meter(params.energy, shared=shared, threads=params.runner.threads_per_worker) as meter:
+        fitted = fit(candidate, panel, spans, folder=folder, warm=warm, on_epoch=on_epoch)
+    fitted.forecaster.save(folder)
+    trained = _record(candidate, version, fitted, _whole(meter.reading, fitted), warm_start, trials)
+    trained.save(folder / RECORD)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return trained
+
+
+def _record(
+    candidate: Candidate,
+    version: DataVersion,
+    fitted: Fitted,
+    energy: EnergyReading | None,
+    warm_start: Path | None,
+    trials: int,
+) -> Trained:
+    return Trained(
+        **_identity(candidate),
+        status=fitted.status,
+        reason=fitted.reason,
+        epochs=fitted.epochs,
+        windows=fitted.windows,
+        parameters=sum(p.numel() for p in fitted.forecaster.network.parameters()),
+        train_s=fitted.train_s,
+        cpu_s=fitted.cpu_s,
+        peak_memory_bytes=fitted.peak_memory_bytes,
+        energy=energy,
+        validation_loss=fitted.validation_loss,
+        warm_start=warm_start.name if warm_start else None,
+        resumed=fitted.resumed,
+        data=version,
+        trials=trials,
+    )
+
+
+def _failed(candidate: Candidate, version: DataVersion, reason: str) -> Trained:
+    return Trained(
+        **_identity(candidate),
+        status="failed",
+        reason=reason,
+        epochs=0,
+        windows=0,
+        parameters=0,
+        train_s=0.0,
+        cpu_s=0.0,
+        peak_memory_bytes=None,
+        energy=None,
+        validation_loss=None,
+        warm_start=None,
+        resumed=0,
+        data=version,
+    )
+
+
+def _identity(candidate: Candidate) -> dict[str, Any]:
+    from cellwright.training.candidates import as_json
+
+    return {
+        "key": candidate.key,
+        "model": candidate.model,
+        "preset": candidate.preset,
+        "title": candidate.title,
+        "paper": candidate.network.paper,
+        "seed": candidate.settings.seed,
+        **as_json(candidate),
+    }
+
+
+def _whole(reading: EnergyReading, fitted: Fitted) -> EnergyReading | None:
+    """The energy of all of training. What a killed process used was not metered: it is added by its CPU-seconds."""
+    if fitted.earlier_cpu_s == 0:
+        return reading
+    metered_s = fitted.cpu_s - fitted.earlier_cpu_s
+    if metered_s <= 0:
+        return None
+    factor = fitted.cpu_s / metered_s
+    return reading.model_copy(
+        update={
+            "cpu": _grown(reading.cpu, factor),
+            "ram": _grown(reading.ram, factor),
+            "gpu": _grown(reading.gpu, factor),
+            "duration_s": fitted.train_s,
+            "cpu_s": reading.cpu_s * factor,
+            "co2_g": None if reading.co2_g is None else reading.co2_g * factor,
+            "meter": f"{reading.meter}; resumed {fitted.resumed} times, earlier stretches by their CPU-seconds",
+        }
+    )
+
+
+def _grown(part: Reading, factor: float) -> Reading:
+    """Grown by an estimate, hence never better than modelled."""
+    if part.energy_j is None:
+        return part
+    return Reading(energy_j=part.energy_j * factor, source="modelled" if part.source == "measured" else part.source)

@@ -1,0 +1,213 @@
+"""Candidates: from an entry of `train.models` to a network class, its options, its problem and how it is trained."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from cellwright.data.calendar import NAMES
+from cellwright.data.windows import VALID
+from cellwright.errors import ParamsError, UnknownName
+from cellwright.families import member
+from cellwright.panel import PanelSchema
+from cellwright.params import ModelSettings, Params
+from models._contract import Inputs, Network, Options, Problem
+
+_DAY_S = 86_400
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one candidate is trained: `train`, with what `train.settings` says of it laid over."""
+
+    learning_rate: float
+    weight_decay: float
+    batch: int  # windows of one site a step
+    loss: Literal["mae", "mse", "huber"]
+    scaler: Literal["standard", "robust", "log", "none"]
+    clip: float | None
+    gradient_clip: float | None
+    budget_s: float
+    max_epochs: int
+    patience: int
+    lr_patience: int | None
+    windows_per_epoch: int | None
+    validation_windows: int | None
+    seed: int
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model with its hyper-parameters, ready to be built and trained."""
+
+    key: str
+    model: str
+    preset: str | None
+    network: type[Network]
+    options: Options
+    problem: Problem
+    settings: Settings
+    grid: tuple[int, int] | None  # of the data set
+    source: Path  # the model's file
+
+    @property
+    def title(self) -> str:
+        """For people: "LSTM", "VMRNN (b)"."""
+        return f"{self.network.title} ({self.preset})" if self.preset else self.network.title
+
+
+def resolve(params: Params, schema: PanelSchema, key: str, *, options: Mapping[str, Any] | None = None) -> Candidate:
+    """The candidate that `key` ("lstm", "vmrnn:b") stands for on a data set.
+
+    Options are laid over each other: the model's defaults, its preset, `train.settings[key].options`, then `options` (what a
+    search found).
+
+    Raises:
+        UnknownName: no such model, preset, target or feature; the message lists those there are.
+        ParamsError: options or inputs that the model does not take.
+    """
+    name, _, preset = key.partition(":")
+    module = _module(name)
+    network: type[Network] = module.Network
+    settings = params.train.settings.get(key, ModelSettings())
+    merged = {**_preset(network, name, preset), **settings.options, **(options or {})}
+    return Candidate(
+        key=key,
+        model=name,
+        preset=preset or None,
+        network=network,
+        options=parse_options(module.Options, merged, key),
+        problem=_problem(params, schema, key, network, settings),
+        settings=_settings(params, settings),
+        grid=schema.grid,
+        source=Path(str(module.__file__)),
+    )
+
+
+def _module(name: str) -> ModuleType:
+    """A model's module: a member of the zoo."""
+    return member("models", name, what="model")
+
+
+def _preset(network: type[Network], model: str, preset: str) -> Mapping[str, Any]:
+    if not preset:
+        return {}
+    if preset not in network.presets:
+        hint = "" if network.presets else f"'{model}' has no presets; write its name alone."
+        raise UnknownName(f"preset of '{model}'", preset, network.presets, hint)
+    return network.presets[preset]
+
+
+def parse_options(kind: type[Options], given: Mapping[str, Any], key: str) -> Options:
+    """The model's options of a mapping.
+
+    Raises:
+        ParamsError: an unknown name (the nearest is named), a value of the wrong type or out of range.
+    """
+    where = f"train.settings.{key}.options"
+    defaults = {f.name: f.default for f in fields(kind)}
+    for name, value in given.items():
+        if name not in defaults:
+            near = difflib.get_close_matches(name, defaults, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it has: {', '.join(sorted(defaults)) or 'none'}"
+            raise ParamsError(f"{where}: unknown option '{name}'; {hint}")
+        if not _fits(value, defaults[name]):
+            raise ParamsError(f"{where}.{name}: expected {type(defaults[name]).__name__}, found {value!r}")
+    try:
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    except (ValueError, TypeError) as error:
+        raise ParamsError(f"{where}: {error}") from None
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value of YAML has the type of the default: an int may stand for a float, a list for a tuple."""
+    if default is None or value is None:
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple)
+    return isinstance(value, type(default))
+
+
+def _settings(params: Params, own: ModelSettings) -> Settings:
+    base = params.train.model_dump(include={f.name for f in fields(Settings)})
+    over = own.model_dump(include={f.name for f in fields(Settings)}, exclude_none=True)
+    return Settings(**{**base, **over})
+
+
+def _problem(params: Params, schema: PanelSchema, key: str, network: type[Network], own: ModelSettings) -> Problem:
+    asked = params.problem
+    inputs = _inputs(params, schema, key, network, own)
+    targets = asked.targets or schema.targets
+    others = tuple(f for f in asked.features if f not in targets)
+    _check_names(schema, targets, "target")
+    _check_names(schema, others, "feature")
+    nodes = {"site": 1, "patch": asked.patch**2, "all": len(schema.sites)}[inputs]
+    grid = {"site": None, "patch": (asked.patch, asked.patch), "all": schema.grid}[inputs]
+    problem = Problem(
+        history=asked.history,
+        horizon=asked.horizon,
+        cadence_s=schema.cadence_s,
+        inputs=inputs,
+        nodes=nodes,
+        outputs=nodes if inputs == "all" else 1,
+        features=(*targets, *others),
+        targets=tuple(targets),
+        known=NAMES if asked.calendar else (),
+        lags=asked.lags if own.lags is None else own.lags,
+        season=max(1, round(_DAY_S / schema.cadence_s)),
+        grid=grid,
+    )
+    return _with_channels(problem, network, key)
+
+
+def _with_channels(problem: Problem, network: type[Network], key: str) -> Problem:
+    """Lag channels, one a target and lag, then `valid` for patches."""
+    lags = tuple(network.lags(problem))
+    if late := [lag for lag in lags if lag < problem.horizon]:
+        raise ParamsError(
+            f"{key}: lag {late[0]} is shorter than the horizon of {problem.horizon} steps, so that its values are not known in "
+            "time; lengthen problem.lags or shorten problem.horizon"
+        )
+    channels = tuple(f"{target}@{lag}" for lag in lags for target in problem.targets)
+    valid = (VALID,) if problem.inputs == "patch" else ()
+    return replace(problem, lags=lags, features=(*problem.features, *channels, *valid))
+
+
+def _inputs(params: Params, schema: PanelSchema, key: str, network: type[Network], own: ModelSettings) -> Inputs:
+    """`train.settings`, else `problem.inputs`, else what the network prefers among what the data set allows."""
+    asked = own.inputs or (None if params.problem.inputs == "auto" else params.problem.inputs)
+    if asked is None:
+        try:
+            return network.preferred_inputs(len(schema.sites), on_grid=schema.grid is not None)
+        except ValueError as error:
+            raise ParamsError(f"{key}: {error}") from None
+    where = f"train.settings.{key}.inputs" if own.inputs else "problem.inputs"
+    if asked not in network.inputs:
+        raise ParamsError(
+            f"{where} is '{asked}', but {network.title} takes {' or '.join(network.inputs)}; set train.settings.{key}.inputs"
+        )
+    if asked == "patch" and schema.grid is None:
+        raise ParamsError(f"{where} is 'patch', but the sites of '{schema.dataset}' lie on no grid; use 'site' or 'all'")
+    return asked
+
+
+def _check_names(schema: PanelSchema, names: tuple[str, ...], what: str) -> None:
+    known = [f.name for f in schema.features]
+    for name in names:
+        if name not in known:
+            raise UnknownName(what, name, known, f"These are the features of '{schema.dataset}'.")
+
+
+def as_json(candidate: Candidate) -> dict[str, dict[str, Any]]:
+    """Problem, options and settings of a candidate as plain dictionaries."""
+    return {"problem": asdict(candidate.problem), "options": asdict(candidate.options), "settings": asdict(candidate.settings)}

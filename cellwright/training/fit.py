@@ -1,0 +1,217 @@
+"""Fit one candidate on a panel: by gradient descent in the one loop, or in closed form."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import torch
+
+from cellwright.data.scaler import fit_scaler
+from cellwright.data.split import Spans
+from cellwright.data.windows import Windows
+from cellwright.errors import TrainingError
+from cellwright.forecaster import Forecaster, build, point_index
+from cellwright.panel import Panel
+from cellwright.training import loop
+from cellwright.training.batches import Drawn, Fixed, Pool, Scaled, derived_seed, scaled
+from cellwright.training.candidates import Candidate, Settings
+from cellwright.training.checkpoint import Checkpoint, Progress
+
+CHECKPOINT = "training.ckpt"
+HISTORY = "history.jsonl"
+_VALIDATION_BATCH = 4  # times the training batch: no gradients are kept
+
+_seeding = threading.Lock()  # torch has one random state a process; candidates may train in threads
+
+Status = Literal["converged", "budget", "max_epochs", "closed form"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained forecaster and how it came about."""
+
+    forecaster: Forecaster
+    status: Status
+    reason: str
+    epochs: int
+    windows: int  # training windows of one site there are
+    train_s: float
+    cpu_s: float
+    earlier_cpu_s: float  # of it, in processes that were killed before
+    peak_memory_bytes: int
+    validation_loss: float
+    resumed: int
+
+
+def fit(
+    candidate: Candidate,
+    panel: Panel,
+    spans: Spans,
+    *,
+    folder: Path | None = None,
+    warm: Forecaster | None = None,
+    on_epoch: Callable[[loop.Record], None] | None = None,
+) -> Fitted:
+    """Train `candidate` on the training span, choosing its weights by the validation span. The test span is not read.
+
+    `folder` takes the checkpoint and history.jsonl; a checkpoint found there is gone on from. With `warm` the weights and
+    the scaler of that forecaster are the start: its weights only mean something in its own scale. A closed form has no start:
+    it is fitted anew.
+
+    Raises:
+        DataError: the history is longer than the data, or a span has no measured target.
+        TrainingError: the loss is no number, the checkpoint is damaged, or `warm` is of another form.
+    """
+    windows = Windows(panel, candidate.problem)
+    training = Pool(windows, windows.origins(*spans.train, whole_lags=True))
+    validation = Pool(windows, windows.origins(*spans.validation))
+    forecaster = _start(candidate, panel, spans, warm)
+    if candidate.network.closed_form:
+        return _fit_closed_form(candidate, forecaster, training, validation, folder)
+    return _fit_gradient(candidate, forecaster, training, validation, folder, on_epoch)
+
+
+def _start(candidate: Candidate, panel: Panel, spans: Spans, warm: Forecaster | None) -> Forecaster:
+    s = candidate.settings
+    scaler = fit_scaler(panel, candidate.problem, s.scaler, spans.train, s.clip)
+    with _seeding, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(s.seed, 0))
+        forecaster = build(candidate, scaler)
+    if warm is None or candidate.network.closed_form:
+        return forecaster
+    _same_form(warm, forecaster)
+    forecaster.load_state_dict(warm.state_dict())
+    return forecaster
+
+
+def _same_form(warm: Forecaster, forecaster: Forecaster) -> None:
+    for what in ("model", "options", "problem", "scaler", "clip", "sites"):
+        if warm.about[what] != forecaster.about[what]:
+            raise TrainingError(
+                f"cannot start from the given forecaster: its {what} is {_short(warm.about[what])}, this candidate's is "
+                f"{_short(forecaster.about[what])}; train without a warm start, or with the same parameters"
+            )
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 200 else text[:200] + "…"
+
+
+def _fit_gradient(
+    candidate: Candidate,
+    forecaster: Forecaster,
+    training: Pool,
+    validation: Pool,
+    folder: Path | None,
+    on_epoch: Callable[[loop.Record], None] | None,
+) -> Fitted:
+    s = candidate.settings
+    start = Checkpoint.load(folder / CHECKPOINT) if folder else None
+    earlier_cpu_s = start.progress.cpu_s if start else 0.0
+    if start:
+        start.progress.resumed += 1
+    if folder:
+        _begin_history(folder, start.progress.records if start else [])
+
+    def note(record: loop.Record) -> None:
+        if folder:
+            _append(folder, record)
+        if on_epoch:
+            on_epoch(record)
+
+    module = loop.Loop(forecaster, s, start=start, checkpoint=folder / CHECKPOINT if folder else None, on_epoch=note)
+    drawn = Drawn(
+        training, batch=s.batch, windows_per_epoch=s.windows_per_epoch, seed=s.seed, epoch=lambda: module.progress.epoch
+    )
+    held = Fixed(validation, batch=s.batch * _VALIDATION_BATCH, limit=s.validation_windows, seed=s.seed)
+    loop.run(module, drawn, held)
+    p = module.progress
+    status, reason = _ended(p, s)
+    return Fitted(
+        forecaster=forecaster,
+        status=status,
+        reason=reason,
+        epochs=p.epoch,
+        windows=training.site_windows,
+        train_s=p.elapsed_s,
+        cpu_s=p.cpu_s,
+        earlier_cpu_s=earlier_cpu_s,
+        peak_memory_bytes=p.peak_bytes,
+        validation_loss=p.best,
+        resumed=p.resumed,
+    )
+
+
+def _ended(progress: Progress, settings: Settings) -> tuple[Status, str]:
+    """The status that ended training, and why in a sentence."""
+    falling = "was still falling" if progress.stale == 0 else f"had not fallen for {progress.stale} epochs"
+    match progress.ended:
+        case "converged":
+            return "converged", f"no better validation loss for {settings.patience} epochs, after {progress.epoch}"
+        case "budget":
+            where = f"the budget of {settings.budget_s:g} s ended it in epoch {progress.epoch}"
+            return "budget", f"{where}; the validation loss {falling}"
+        case "max_epochs":
+            return "max_epochs", f"{progress.epoch} epochs are the most allowed; the validation loss {falling}"
+    raise TrainingError("training stopped before its end without an error; run it again to resume")
+
+
+def _begin_history(folder: Path, records: list[loop.Record]) -> None:
+    """What the checkpoint knows: a line written after it by a killed process goes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / HISTORY).write_text("".join(json.dumps(r) + "\n" for r in records))
+
+
+def _append(folder: Path, record: loop.Record) -> None:
+    with (folder / HISTORY).open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def _fit_closed_form(
+    candidate: Candidate, forecaster: Forecaster, training: Pool, validation: Pool, folder: Path | None
+) -> Fitted:
+    s = candidate.settings
+    began, cpu = time.monotonic(), loop.cpu_clock()
+    if folder:
+        _begin_history(folder, [])
+    forecaster.eval()
+    with torch.no_grad():
+        forecaster.network.fit_closed_form(Scaled(training, forecaster))
+        loss = mean_loss(forecaster, Fixed(validation, batch=s.batch, limit=s.validation_windows, seed=s.seed), s.loss)
+    return Fitted(
+        forecaster=forecaster,
+        status="closed form",
+        reason="fitted in closed form: nothing to converge",
+        epochs=0,
+        windows=training.site_windows,
+        train_s=time.monotonic() - began,
+        cpu_s=loop.cpu_clock() - cpu,
+        earlier_cpu_s=0.0,
+        peak_memory_bytes=psutil.Process().memory_info().rss,
+        validation_loss=loss,
+        resumed=0,
+    )
+
+
+def mean_loss(forecaster: Forecaster, batches: Fixed, kind: str) -> float:
+    """Mean loss over measured targets, normalised units.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    total, count, point = 0.0, 0, point_index(forecaster.problem)
+    for loaded in batches:
+        ready = scaled(forecaster, loaded)
+        some, measured = loop.loss_sum(kind, forecaster.network(ready.x, ready.known)[..., point], ready.y, ready.mask)
+        total, count = total + float(some), count + int(measured)
+    if not count:
+        raise TrainingError("the validation span holds no measured target; choose another split or other targets")
+    return total / count
