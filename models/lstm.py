@@ -25,7 +25,7 @@ class Options(_contract.Options):
     hidden: int = option(64, "width of the state", low=1, high=2048)
     layers: int = option(1, "layers of cells", low=1, high=8)
     dropout: float = option(0.0, "share of the state dropped in training", low=0.0, high=0.9)
-    residual: str = residual_option("linear")
+    residual: str = residual_option("last")
     mix: str = mix_option("flat")
 
 

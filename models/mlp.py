@@ -25,7 +25,7 @@ class Options(_contract.Options):
     hidden: int = option(128, "width of the layers", low=1, high=4096)
     depth: int = option(2, "residual blocks", low=0, high=16)
     dropout: float = option(0.1, "share of activations dropped in training", low=0.0, high=0.9)
-    residual: str = residual_option("linear")
+    residual: str = residual_option("last")
     mix: str = mix_option("flat")
 
 

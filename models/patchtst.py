@@ -37,7 +37,7 @@ class Options(_contract.Options):
         "instance normalisation: off, mean only (centre), mean and deviation (full, the paper)",
         choices=("off", "centre", "full"),
     )
-    residual: str = residual_option("linear")
+    residual: str = residual_option("last")
     mix: str = mix_option("shared")
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ class Options(_contract.Options):
     kernel: int = option(3, "steps of each convolution", low=2, high=15)
     levels: int = option(0, "levels, each of twice the dilation; 0: as many as see the whole history", low=0, high=12)
     dropout: float = option(0.1, "share of channels dropped in training", low=0.0, high=0.9)
-    residual: str = residual_option("linear")
+    residual: str = residual_option("last")
     mix: str = mix_option("flat")
 
 

@@ -18,8 +18,9 @@ class Recurrent(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, state: State) -> State:
-        steps, _ = self.cells(state["h"])
-        return {**state, "h": self.dropout(steps[:, -1])}
+        _, last = self.cells(state["h"])  # the final state alone: no gradient of all steps' outputs to fill with zeros
+        hidden = last[0] if isinstance(last, tuple) else last  # an LSTM's is (hidden, cell)
+        return {**state, "h": self.dropout(hidden[-1])}
 
 
 def recurrent_blocks(
