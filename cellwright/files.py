@@ -19,7 +19,8 @@ _FOLDER_MODE = 0o755  # mkdtemp makes private folders; results are for everyone 
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Turn a full disk or an unwritable place into a WorkspaceError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -29,6 +30,8 @@ def _explained(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise WorkspaceError(f"cannot write {path} ({error.strerror}); make the folder writable") from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise WorkspaceError(f"cannot write {path}: a file lies where a folder is needed; move it away") from error
         raise
 
 
@@ -38,7 +41,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         WorkspaceError: the disk is full or the folder is not writable.
     """
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -71,7 +74,7 @@ def read_json(path: Path) -> Any:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; it takes the place of `path` when the block ends well, and vanishes when it does not."""
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         aside.chmod(_FOLDER_MODE)

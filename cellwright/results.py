@@ -49,6 +49,43 @@ class DataVersion(Result):
     last: str
 
 
+class Ingested(Result):
+    """What `ingest` brought to the raw folder."""
+
+    dataset: str
+    folder: str
+    files: int
+    raw_bytes: int
+    new: list[str]  # files that were not there before
+    grown: list[str]  # files that were longer than before
+    last: str | None  # newest time stamp of a growing source, ISO 8601
+
+
+class FeatureCounts(Result):
+    """What was done to the values of one feature; the counts are values (a site at a time)."""
+
+    values: int
+    filled: int  # in gaps of at most max_gap, with the last value
+    masked: int  # in longer gaps: missing
+    outage: int
+    outlier: int
+
+
+class Normalised(Result):
+    """What `normalise` did; `report.json` in the panel's folder."""
+
+    dataset: str
+    rows: int
+    sites: int
+    segments: int
+    first: str  # ISO 8601, or "row 0" on a relative clock
+    last: str
+    duplicates_equal: int  # rows that said the same again: dropped
+    duplicates_conflicting: int  # rows that said something else: the last one counts
+    not_finite: int  # values of ±infinity: missing
+    features: dict[str, FeatureCounts]
+
+
 class Reading(Result):
     """Energy of one component."""
 
@@ -142,6 +179,7 @@ class Scored(Result):
     mae_by_site: list[float | None]
     validation_pairs: list[Interval]
     test_pairs: list[Interval]
+    digest: str = ""  # of what was scored and how: an equal one is not scored again
 
 
 class Row(Result):

@@ -66,6 +66,10 @@ class Workspace:
         """Folder of the scores: <candidate>.json and <candidate>.npz each."""
         return self.run_folder / "scores"
 
+    def onnx(self, key: str) -> Path:
+        """A candidate's fp32 ONNX, exported when it was scored. (Its own folder is another stage's output, so it does not lie there.)"""
+        return self.scores / "onnx" / f"{self.candidate(key).name}.onnx"
+
     @property
     def leaderboard(self) -> Path:
         return self.run_folder / "leaderboard.json"
@@ -87,6 +91,10 @@ class Workspace:
     @property
     def state(self) -> Path:
         return self.root / ".cellwright"
+
+    def downloads(self, dataset: str) -> Path:
+        """Folder of downloads that are under way; they resume from here."""
+        return self.state / "downloads" / dataset
 
     @property
     def mlflow_uri(self) -> str:
