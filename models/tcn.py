@@ -22,7 +22,7 @@ from models._layers.frame import RESIDUALS, Embed, Head, Steps, chain, mix_optio
 class Options(_contract.Options):
     """Options of the TCN."""
 
-    channels: int = option(64, "channels of each level", low=1, high=1024)
+    channels: int = option(32, "channels of each level", low=1, high=1024)
     kernel: int = option(3, "steps of each convolution", low=2, high=15)
     levels: int = option(0, "levels, each of twice the dilation; 0: as many as see the whole history", low=0, high=12)
     dropout: float = option(0.1, "share of channels dropped in training", low=0.0, high=0.9)
@@ -111,7 +111,7 @@ class Network(_contract.Network):
     @classmethod
     def space(cls, trial: Trial) -> dict[str, Any]:
         return {
-            "channels": trial.suggest_categorical("channels", (32, 64, 128)),
+            "channels": trial.suggest_categorical("channels", (16, 32, 64)),
             "kernel": trial.suggest_int("kernel", 2, 4),
             "dropout": trial.suggest_float("dropout", 0.0, 0.3),
             "residual": trial.suggest_categorical("residual", RESIDUALS),
