@@ -143,6 +143,9 @@ class Score(Section):
     bootstrap: Count = Field(1000, description="resamples of the paired block bootstrap")
     block_h: Positive = Field(24, description="block length of the bootstrap, hours")
     energy_forecasts: Count = Field(2000, description="forecasts whose energy is measured, scaled to 1,000")
+    replay_s: Annotated[float, Field(ge=0)] = Field(
+        3.0, description="finalists that trained beside others train again, alone, this long, to measure their energy; 0: never"
+    )
 
 
 class Energy(Section):

@@ -66,8 +66,12 @@ class Workspace:
         """Folder of the scores: <candidate>.json and <candidate>.npz each."""
         return self.run_folder / "scores"
 
+    def score(self, key: str, suffix: str = ".json") -> Path:
+        """A candidate's score (".json") or the forecasts it rests on (".npz")."""
+        return self.scores / f"{self.candidate(key).name}{suffix}"
+
     def onnx(self, key: str) -> Path:
-        """A candidate's fp32 ONNX, exported when it was scored. (Its own folder is another stage's output, so it does not lie there.)"""
+        """A candidate's fp32 ONNX, exported when it was scored (its own folder is the output of training alone)."""
         return self.scores / "onnx" / f"{self.candidate(key).name}.onnx"
 
     @property

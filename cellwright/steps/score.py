@@ -1,0 +1,115 @@
+"""Step `score`: measure every candidate, one after the other, in a process that does nothing else.
+
+A forecast is one call with batch 1: of one site, or of all sites at once for a network that takes them all. Throughput and
+energy count site forecasts (the horizon of one site), so that networks of both kinds compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cellwright.energy.replay import SERIALLY, replayed
+from cellwright.errors import TrainingError
+from cellwright.kpis._bench import OF_TRAINING, Bench, marked
+from cellwright.kpis._contract import Costs, kpi
+from cellwright.kpis._spans import SPANS
+from cellwright.params import Params
+from cellwright.ranking.choose import finalists
+from cellwright.ranking.contenders import contenders
+from cellwright.ranking.pairs import Pairs
+from cellwright.results import Failure, Scored, Trained
+from cellwright.workspace import Workspace
+
+Say = Callable[[str], None]
+
+
+def score(params: Params, ws: Workspace, *, on_progress: Say | None = None, rows: tuple[int, int] | None = None) -> list[Scored]:
+    """Score every trained candidate of the run. One already scored from the same files and parameters is not scored again.
+
+    Writes, in `ws.scores`: <key>.json, <key>.npz (forecasts), truth.npz, onnx/<key>.onnx, and failed/<key>.json for a candidate
+    that could not be scored; that stops nobody else.
+
+    Args:
+        on_progress: called with one line a candidate.
+        rows: rows [start, stop) of the panel that were trained on and split; None: all.
+
+    Raises:
+        TrainingError: no candidate could be scored; the message has each one's reason.
+    """
+    from cellwright.training.runner import bounded
+
+    say = on_progress or (lambda line: None)
+    bench = Bench(params, ws, rows)
+    with bounded(params.runner.threads_per_worker):
+        scored, failures = _all(bench, params.train.models, say)
+        if not scored:
+            raise TrainingError("no candidate could be scored. " + " ".join(f"{f.key}: {f.reason}." for f in failures))
+        compared = _compared(params, ws, bench, scored)
+        final = _finalists_alone(params, ws, bench, compared, say)
+    for result in final:
+        result.save(ws.score(result.key))
+    return final
+
+
+def _all(bench: Bench, keys: tuple[str, ...], say: Say) -> tuple[list[Scored], list[Failure]]:
+    scored: list[Scored] = []
+    failures: list[Failure] = []
+    for number, key in enumerate(keys, 1):
+        outcome = bench.candidate(key)
+        if isinstance(outcome, Failure):
+            failures.append(outcome)
+            say(f"{key}: no score: {outcome.reason} ({number} of {len(keys)})")
+        else:
+            scored.append(outcome)
+            say(f"{outcome.title}: {_figures(outcome)} ({number} of {len(keys)})")
+    return scored, failures
+
+
+def _figures(scored: Scored) -> str:
+    mae, latency = scored.validation["mae"], scored.cost["onnx_latency_p50_ms"] or scored.cost["latency_p50_ms"]
+    error = "no target was measured" if mae is None else f"validation MAE {mae:.4g}"
+    return error if latency is None else f"{error}, {latency:.3g} ms a forecast"
+
+
+def _compared(params: Params, ws: Workspace, bench: Bench, scored: list[Scored]) -> list[Scored]:
+    """Each with its paired differences to ridge and to the best on the validation span."""
+    keys, cadence_s = [s.key for s in scored], bench.panel.schema.cadence_s
+    validation, test = (Pairs.of_run(params, ws, keys, span, cadence_s) for span in SPANS)
+    return [
+        s.model_copy(
+            update={
+                "validation_pairs": validation.against(s.key, validation.best),
+                "test_pairs": test.against(s.key, validation.best),
+            }
+        )
+        for s in scored
+    ]
+
+
+def _finalists_alone(params: Params, ws: Workspace, bench: Bench, scored: list[Scored], say: Say) -> list[Scored]:
+    """Those among whom energy decides: their training energy measured serially, where others ran beside them."""
+    pairs = Pairs.of_run(params, ws, [s.key for s in scored], "validation", bench.panel.schema.cadence_s)
+    final = finalists(contenders(ws, scored, pairs), pairs, similar_accuracy=params.rank.similar_accuracy)
+    return [_alone(params, ws, bench, s, say) if s.key in final else s for s in scored]
+
+
+def _alone(params: Params, ws: Workspace, bench: Bench, scored: Scored, say: Say) -> Scored:
+    from cellwright.training.candidates import resolve
+
+    trained = Trained.read(ws.candidate(scored.key) / "candidate.json")
+    done = SERIALLY in scored.sources.get("train_energy_j", "")
+    if not params.score.replay_s or trained.energy is None or not trained.energy.shared or done:
+        return scored
+    say(f"{scored.title}: trains alone for {params.score.replay_s:g} s, to measure its energy")
+    candidate = resolve(params, bench.panel.schema, scored.key, options=trained.options)
+    folder = ws.candidate(scored.key)
+    replay = replayed(candidate, trained, bench.panel, bench.spans, params.energy, folder=folder, seconds=params.score.replay_s)
+    if replay is None:
+        return scored
+    costs = Costs(train_cpu_s=trained.cpu_s, train_energy=replay.reading, prices=params.prices)
+    return scored.model_copy(
+        update={
+            "cost": {**scored.cost, **{name: kpi(name).compute(costs) for name in OF_TRAINING}},
+            "sources": {**scored.sources, **marked(OF_TRAINING, replay.reading, replay.words)},
+        }
+    )
