@@ -109,7 +109,7 @@ class Network(nn.Module):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     uses_known: ClassVar[bool] = True  # whether the calendar reaches its forecast
     closed_form: ClassVar[bool] = False  # fitted by `fit_closed_form` instead of gradient descent
-    max_nodes: ClassVar[int | None] = None  # most sites it takes at once with inputs "all"; None: any number
+    max_values: ClassVar[int | None] = None  # most values (sites × history × targets) it takes with inputs "all"; None: any
 
     blocks: nn.Sequential
 
@@ -121,14 +121,16 @@ class Network(nn.Module):
         self.options = options
 
     @classmethod
-    def preferred_inputs(cls, sites: int, *, on_grid: bool) -> Inputs:
-        """The first of `inputs` that a data set of that many sites allows: a patch wants a grid, `all` at most `max_nodes`.
+    def preferred_inputs(cls, sites: int, *, on_grid: bool, values_per_site: int = 1) -> Inputs:
+        """The first of `inputs` that a data set allows: a patch wants a grid, `all` at most `max_values`.
+
+        `values_per_site` is history × targets of the problem.
 
         Raises:
             ValueError: none of them is possible.
         """
         for kind in cls.inputs:
-            too_many = kind == "all" and cls.max_nodes is not None and sites > cls.max_nodes
+            too_many = kind == "all" and cls.max_values is not None and sites * values_per_site > cls.max_values
             if not too_many and (kind != "patch" or on_grid):
                 return kind
         raise ValueError(f"{cls.title} takes inputs {' or '.join(cls.inputs)}: not possible for {sites} sites, grid: {on_grid}")

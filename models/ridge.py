@@ -88,17 +88,26 @@ class Head(nn.Module):
 
 
 class Network(_contract.Network):
-    """Ridge regression in closed form, by normal equations summed over batches in float64."""
+    """Ridge regression in closed form, by normal equations summed over batches in float64.
+
+    Raises:
+        ValueError: more features than the normal equations of a common machine hold.
+    """
 
     title = "Ridge"
     paper = "Hoerl and Kennard, Ridge regression: biased estimation for nonorthogonal problems, Technometrics 12(1), 1970"
     inputs: ClassVar[tuple[Inputs, ...]] = ("all", "patch", "site")
     closed_form = True
-    max_nodes = 600  # the normal equations of 600 sites × 6 steps take 105 MB, and grow with the square
+    max_values = 4000  # the fit holds a few square matrices of this size in float64: 1 GB
 
     def __init__(self, problem: Problem, options: Options) -> None:
         super().__init__(problem, options)
         design = Design(problem, options)
+        if design.width > 2 * self.max_values:
+            raise ValueError(
+                f"ridge on {problem.nodes} nodes × {problem.history} steps has {design.width} features, at most "
+                f"{2 * self.max_values} fit in memory; give it inputs 'patch' or 'site', or a shorter history"
+            )
         self.blocks = nn.Sequential()
         self.blocks.add_module("embed", design)
         outputs = problem.horizon * problem.outputs * len(problem.targets)

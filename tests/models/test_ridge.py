@@ -87,10 +87,12 @@ def test_quantiles_spread_by_the_residuals(problem):
     np.testing.assert_allclose(below, [0.1, 0.5, 0.9], atol=0.02)
 
 
-def test_takes_patches_where_all_sites_are_too_many():
-    assert ridge.Network.preferred_inputs(400, on_grid=True) == "all"
-    assert ridge.Network.preferred_inputs(10_000, on_grid=True) == "patch"
+def test_takes_patches_where_all_sites_are_too_many(problem):
+    assert ridge.Network.preferred_inputs(400, on_grid=True, values_per_site=6) == "all"
+    assert ridge.Network.preferred_inputs(400, on_grid=True, values_per_site=24) == "patch"
     assert ridge.Network.preferred_inputs(10_000, on_grid=False) == "site"
+    with pytest.raises(ValueError, match="10000 nodes × 6 steps has 60000 features"):
+        ridge.Network(problem(inputs="all", nodes=10_000, outputs=10_000), ridge.Options())
 
 
 @pytest.mark.shared
