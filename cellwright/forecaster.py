@@ -63,14 +63,12 @@ class Forecaster(nn.Module):
 
     def normalise(self, history: Tensor, site: Tensor) -> Tensor:
         """Scaled history of the same shape; 0, the site's usual value, where it is missing."""
-        missing = torch.isnan(history)
-        x = torch.where(missing, torch.zeros_like(history), history)
-        if self.about["scaler"] == "log":
-            x = torch.where(self.logged, torch.log1p(x.clamp(min=0)), x)
+        missing = torch.isnan(history)  # taken first: runtimes differ in what NaN becomes on its way
+        x = torch.where(self.logged, torch.log1p(history.clamp(min=0)), history) if self.about["scaler"] == "log" else history
         x = (x - self._per_node(self.center, site)) / self._per_node(self.scale, site)
         if self.clip is not None:
             x = x.clamp(-self.clip, self.clip)
-        return torch.where(missing, torch.zeros_like(x), x)
+        return torch.where(missing, 0.0, x)
 
     def normalise_target(self, target: Tensor, site: Tensor) -> Tensor:
         """Scaled target (B, F, O, T), unclipped."""

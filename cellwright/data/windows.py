@@ -88,7 +88,10 @@ class Windows:
         self._channels = [self._channel(name) for name in problem.features if name != VALID] if self._fits else []
         self._targets = [sliding_window_view(panel.values(t), problem.horizon, axis=0) for t in problem.targets if self._fits]
         self._good = [sliding_window_view(panel.good(t), problem.horizon, axis=0) for t in problem.targets if self._fits]
-        self._known = calendar(panel.times_ms(), schema.timezone, schema.clock)[:, [NAMES.index(k) for k in problem.known]]
+        known = calendar(panel.times_ms(), schema.timezone, schema.clock)[:, [NAMES.index(k) for k in problem.known]]
+        self._known = (
+            sliding_window_view(known, problem.history + problem.horizon, axis=0).transpose(0, 2, 1) if self._fits else known
+        )
 
     @property
     def _fits(self) -> bool:
@@ -142,11 +145,10 @@ class Windows:
             history[..., c] = self._gather(channel, origins, nodes)
         if problem.inputs == "patch" and nodes is not None:
             self._mark_outside(history, nodes)
-        span = origins[:, None] + np.arange(-problem.history, problem.horizon)
         centres = None if nodes is None else sites
         target = np.stack([_pick(view, origins, centres) for view in self._targets], axis=-1)
         mask = np.stack([_pick(view, origins, centres) for view in self._good], axis=-1)
-        return Raw(history, self._known[span], target, mask)
+        return Raw(history, self._known[origins - problem.history], target, mask)
 
     def _gather(self, channel: _Channel, origins: np.ndarray, nodes: np.ndarray | None) -> np.ndarray:
         """(B, H, N) of one channel. Position i of a lag channel holds row t0 - history + i + horizon - lag."""
