@@ -261,3 +261,5 @@ class Published(Result):
     mae_fp32: float
     mae_int8: float | None
     parity: float  # largest relative difference to torch
+    int8_reason: str = ""  # what became of the INT8 model, in words
+    latest: bool = True  # whether the edge serves this version

@@ -1,0 +1,199 @@
+"""Published bundles: `<folder>/<name>/<version>/` holds an OCI layout each, `<folder>/<name>/latest.json` names the one to use.
+
+Versions are written once and never changed; the pointer is replaced whole. A reader therefore always sees a whole bundle.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from cellwright.bundle.keys import Trust
+from cellwright.bundle.layout import verify
+from cellwright.bundle.manifest import Manifest, check_name, parse_index
+from cellwright.errors import BundleError, CellwrightError
+from cellwright.files import whole_folder
+from cellwright.results import Result
+
+_POINTER = "latest.json"
+_LOCK_WAIT_S = 60
+
+
+class Pointer(Result):
+    """The version in use, and those that were before it (the newest last)."""
+
+    version: str
+    digest: str
+    previous: tuple[str, ...] = ()
+
+
+def place(store: Path, layout: Path, manifest: Manifest, *, activate: bool, move: bool = False) -> Path:
+    """Bring a verified bundle into the store; with `activate`, or where there is none yet, it becomes the latest.
+
+    It is copied, or moved where `layout` lies on the same disk and is not needed any more.
+
+    Raises:
+        BundleError: this version is there with other content.
+    """
+    folder = store / manifest.name / manifest.version
+    with _locked(store, manifest.name):
+        if not folder.exists():
+            _bring(layout, folder, move=move)
+        elif not holds(folder, manifest):
+            raise BundleError(
+                f"{manifest.name} {manifest.version} is published already with other content; versions never change: "
+                "register a new version, or take the published one back first"
+            )
+        now = pointer(store, manifest.name)
+        if activate or now is None:
+            _point_to(store / manifest.name / _POINTER, now, manifest.version, manifest.digest)
+    return folder
+
+
+def _bring(layout: Path, folder: Path, *, move: bool) -> None:
+    if move:
+        layout.rename(folder)
+        return
+    with whole_folder(folder) as aside:
+        shutil.copytree(layout, aside, dirs_exist_ok=True)
+
+
+def holds(folder: Path, manifest: Manifest) -> bool:
+    """Whether a published folder is this very bundle, by the digest in its index."""
+    return hmac.compare_digest(_digest(folder), manifest.digest)
+
+
+def unpublish(store: Path, name: str, version: str) -> str | None:
+    """Take a version back; where it was the latest, the one before it is again. Returns the latest version now.
+
+    Raises:
+        BundleError: there is no such version.
+    """
+    if version not in versions(store, name):
+        raise BundleError(f"{name} {version} is not published; there are: {', '.join(versions(store, name)) or 'none'}")
+    with _locked(store, name):
+        now = pointer(store, name)
+        if now is not None:
+            _point_back(store / name / _POINTER, now, version)
+        gone = store / name / f".{version}.gone"
+        (store / name / version).rename(gone)
+        shutil.rmtree(gone)
+    left = pointer(store, name)
+    return left.version if left else None
+
+
+def serve_version(store: Path, name: str, semantic: str) -> str:
+    """Make a published version of a registered model the latest again; returns the version.
+
+    Raises:
+        BundleError: it was never published, or was taken back.
+    """
+    chosen = bundle_name(name)
+    there = [v for v in versions(store, chosen) if v == semantic or v.startswith(f"{semantic}+")]
+    if not there:
+        raise BundleError(f"{chosen} {semantic} is not published; there are: {', '.join(versions(store, chosen)) or 'none'}")
+    with _locked(store, chosen):
+        _point_to(store / chosen / _POINTER, pointer(store, chosen), there[-1], _digest(store / chosen / there[-1]))
+    return there[-1]
+
+
+def bundle_name(registered: str) -> str:
+    """The name of a registered model as a bundle's: what has no place in a path or an address becomes `_`."""
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", registered).lstrip(".+-")[:200] or "model"
+
+
+def names(store: Path) -> list[str]:
+    """Names that have a published version."""
+    return [p.name for p in sorted(store.glob("*")) if p.is_dir() and versions(store, p.name)]
+
+
+def versions(store: Path, name: str) -> list[str]:
+    """Published versions of a name, oldest first by their numbers."""
+    found = [p.name for p in (store / name).glob("*") if p.is_dir() and _is_version(name, p.name)] if _is_name(name) else []
+    return sorted(found, key=_order)
+
+
+def pointer(store: Path, name: str) -> Pointer | None:
+    """What is the latest; None where nothing is published under the name.
+
+    Raises:
+        BundleError: the pointer is damaged.
+    """
+    path = store / name / _POINTER
+    if not path.is_file():
+        return None
+    try:
+        found = Pointer.read(path)
+        check_name(name, found.version)
+    except CellwrightError as error:
+        raise BundleError(f"{path} is damaged ({error}); publish again") from error
+    return found
+
+
+def latest(store: Path, name: str, trust: Trust) -> tuple[Path, Manifest]:
+    """Folder and verified manifest of the latest version.
+
+    Raises:
+        BundleError: nothing is published under the name, or it does not verify.
+    """
+    now = pointer(store, name)
+    if now is None:
+        raise BundleError(f"nothing is published as '{name}'; there are: {', '.join(names(store)) or 'none'}")
+    folder = store / name / now.version
+    manifest = verify(folder, trust)
+    if (manifest.name, manifest.version) != (name, now.version) or not hmac.compare_digest(manifest.digest, now.digest):
+        raise BundleError(f"{folder} holds {manifest.name} {manifest.version}, expected {name} {now.version}; publish it again")
+    return folder, manifest
+
+
+def _point_to(path: Path, now: Pointer | None, version: str, digest: str) -> None:
+    if now is not None and now.version == version:
+        return
+    before = () if now is None else (*(v for v in now.previous if v != version), now.version)
+    Pointer(version=version, digest=digest, previous=before).save(path)
+
+
+def _point_back(path: Path, now: Pointer, version: str) -> None:
+    previous = tuple(v for v in now.previous if v != version and (path.parent / v).is_dir())
+    if now.version != version:
+        now.model_copy(update={"previous": previous}).save(path)
+    elif previous:
+        digest = _digest(path.parent / previous[-1])
+        Pointer(version=previous[-1], digest=digest, previous=previous[:-1]).save(path)
+    else:
+        path.unlink()
+
+
+def _digest(folder: Path) -> str:
+    return parse_index((folder / "index.json").read_bytes()).model.digest
+
+
+@contextmanager
+def _locked(store: Path, name: str) -> Iterator[None]:
+    check_name(name, "0.0.0")
+    (store / name).mkdir(parents=True, exist_ok=True)
+    with FileLock(store / name / ".lock", timeout=_LOCK_WAIT_S):
+        yield
+
+
+def _is_name(name: str) -> bool:
+    return _is_version(name, "0.0.0")
+
+
+def _is_version(name: str, version: str) -> bool:
+    try:
+        check_name(name, version)
+    except BundleError:
+        return False
+    return True
+
+
+def _order(version: str) -> tuple[tuple[int, ...], str]:
+    numbers, _, rest = version.partition("+")
+    return tuple(int(n) for n in numbers.partition("-")[0].split(".")), rest

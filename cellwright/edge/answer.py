@@ -1,0 +1,56 @@
+"""A forecast's answer as JSON.
+
+{"bundle", "version", "digest", "times": [ISO 8601 …], "units": {target: unit},
+ "forecasts": {site: {target: [horizon values]}}, "quantiles": {site: {target: {"0.1": [...]}}} (where the model has them)}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from cellwright.bundle.accuracy import point
+from cellwright.bundle.problem import ServedProblem
+from cellwright.edge.request import Asked, RequestError
+
+
+def answer(asked: Asked, forecast: np.ndarray, problem: ServedProblem, index: Mapping[str, int]) -> dict[str, Any]:
+    """Times, units and forecasts. `forecast`: (batch, horizon, outputs, targets, quantiles), raw units.
+
+    Raises:
+        RequestError: 422 where the model gave no finite number.
+    """
+    outputs = forecast[0].transpose(1, 0, 2, 3) if problem.inputs == "all" else forecast[:, :, 0]
+    by_site = outputs[[index[s] for s in asked.sites]] if problem.inputs == "all" else outputs
+    if not np.isfinite(by_site).all():
+        raise RequestError(
+            422, "the model gives no number for this history; check that its values are in the units of the bundle"
+        )
+    out: dict[str, Any] = {
+        "times": _times(problem, asked.first_ms),
+        "units": {target: problem.units[target] for target in problem.targets},
+        "forecasts": _by_target(asked.sites, problem.targets, point(by_site, problem.quantiles)),
+    }
+    if problem.quantiles:
+        each = [_by_target(asked.sites, problem.targets, by_site[..., q]) for q in range(len(problem.quantiles))]
+        out["quantiles"] = {
+            site: {t: {str(q): e[site][t] for q, e in zip(problem.quantiles, each, strict=True)} for t in problem.targets}
+            for site in asked.sites
+        }
+    return out
+
+
+def _by_target(sites: Iterable[str], targets: tuple[str, ...], values: np.ndarray) -> dict[str, dict[str, list[float]]]:
+    """values: (sites, horizon, targets)."""
+    listed = values.transpose(0, 2, 1).tolist()
+    return {site: dict(zip(targets, rows, strict=True)) for site, rows in zip(sites, listed, strict=True)}
+
+
+def _times(problem: ServedProblem, first_ms: int) -> list[str] | list[int]:
+    each = [first_ms + round(step * problem.cadence_ms) for step in range(problem.horizon)]
+    if problem.clock == "relative":
+        return each
+    return [datetime.fromtimestamp(ms / 1000, UTC).isoformat().replace("+00:00", "Z") for ms in each]

@@ -1,0 +1,67 @@
+"""Files of published bundles over HTTP: ranges, ETag = SHA-256, conditional requests (RFC 9110); sent by sendfile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import hdrs, web
+
+from cellwright.edge.problems import problem
+from cellwright.edge.request import RequestError
+from cellwright.edge.shelf import Shelved
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+
+_FOREVER = "public, max-age=31536000, immutable"  # a blob's address is its hash
+
+
+class BlobResponse(web.FileResponse):
+    """A FileResponse whose ETag is the content's hash instead of the file's time."""
+
+    def __init__(self, path: Path, etag: str, kind: str, cache: str) -> None:
+        super().__init__(path, chunk_size=1 << 20, headers={hdrs.CONTENT_TYPE: kind, hdrs.CACHE_CONTROL: cache})
+        self.hash_etag = etag
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send. Only Range is passed on: the conditions were judged by the hash already, and must not be by the time."""
+        wanted = request.headers.get(hdrs.RANGE)
+        current = request.headers.get(hdrs.IF_RANGE, self.hash_etag) == self.hash_etag
+        headers = {hdrs.RANGE: wanted} if wanted is not None and current else {}
+        return await super().prepare(request.clone(headers=headers))
+
+
+async def set_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """on_response_prepare: the ETag by content, and nothing about the server's software."""
+    response.headers[hdrs.SERVER] = "cellwright"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if isinstance(response, BlobResponse):
+        response.headers[hdrs.ETAG] = response.hash_etag
+        response.headers.popall(hdrs.LAST_MODIFIED, None)
+
+
+def serve_file(request: web.Request, bundle: Shelved, path: str) -> web.StreamResponse:
+    """One file of a bundle. Only what its manifest names can be asked for, so no path leads elsewhere.
+
+    Raises:
+        RequestError: 404, the bundle has no such file.
+    """
+    if path not in bundle.files:
+        raise RequestError(
+            404, f"{bundle.manifest.name} {bundle.manifest.version} has no file '{path[:120]}'; index.json names them all"
+        )
+    digest, kind = bundle.files[path]
+    etag = f'"sha256:{digest}"'
+    cache = _FOREVER if path.startswith("blobs/") else "no-cache"
+    if (wanted := request.if_match) is not None and not _matches(wanted, etag):
+        return problem(412, f"the file is {etag}, not what If-Match names")
+    if (held := request.if_none_match) is not None and _matches(held, etag):
+        return web.Response(status=304, headers={hdrs.ETAG: etag, hdrs.CACHE_CONTROL: cache})
+    return BlobResponse(bundle.folder / path, etag, kind, cache)
+
+
+def _matches(tags: tuple[Any, ...], etag: str) -> bool:
+    """`tags`: what aiohttp parsed of If-Match or If-None-Match."""
+    values = [tag.value for tag in tags]
+    return "*" in values or etag.strip('"') in values

@@ -1,0 +1,106 @@
+"""One bundle, loaded and warm: raw telemetry in, forecasts in raw units out. ONNX Runtime and NumPy only; torch is not needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from cellwright.bundle import media
+from cellwright.bundle.export import open_session, run_session
+from cellwright.bundle.keys import Trust
+from cellwright.bundle.layout import read_layer, verify
+from cellwright.bundle.manifest import Manifest
+from cellwright.bundle.problem import VALID, ServedProblem
+from cellwright.edge.answer import answer
+from cellwright.edge.request import Asked, parse
+from cellwright.errors import BundleError
+
+Precision = Literal["fp32", "int8"]
+_FILE = {"fp32": media.MODEL, "int8": media.MODEL_INT8}
+
+
+class Predictor:
+    """Answers requests (see request.py) from one bundle. Safe to call from several threads."""
+
+    def __init__(self, manifest: Manifest, problem: ServedProblem, session: Any) -> None:
+        self.manifest, self.problem, self._session = manifest, problem, session
+        self._index = {site: i for i, site in enumerate(problem.sites)}
+
+    @classmethod
+    def load(cls, folder: Path, trust: Trust, *, precision: Precision = "fp32", threads: int = 1) -> Predictor:
+        """Verify a bundle, open its model and run it once.
+
+        Raises:
+            BundleError: it does not verify, its problem is malformed, or it has no model of this precision.
+        """
+        manifest = verify(folder, trust)
+        problem = read_problem(folder, manifest)
+        predictor = cls(manifest, problem, open_session(read_layer(folder, manifest, _FILE[precision]), threads))
+        predictor.warm()
+        return predictor
+
+    def forecast(self, request: Any) -> dict[str, Any]:
+        """Answer a request.
+
+        Raises:
+            RequestError: it is malformed, or names an unknown site.
+        """
+        return self.answer(asked := self.parse(request), self.run(asked))
+
+    def parse(self, request: Any) -> Asked:
+        """Check a request; raises RequestError."""
+        return parse(request, self.problem, self._index)
+
+    def run(self, asked: Asked) -> np.ndarray:
+        """(batch, horizon, outputs, targets, quantiles), raw units."""
+        return run_session(self._session, asked.history, asked.known, asked.site)
+
+    def answer(self, asked: Asked, forecast: np.ndarray) -> dict[str, Any]:
+        """The answer as JSON."""
+        who = {"bundle": self.manifest.name, "version": self.manifest.version, "digest": self.manifest.digest}
+        return {**who, **answer(asked, forecast, self.problem, self._index)}
+
+    def warm(self) -> None:
+        """Run the model once, so that the first request does not pay for its memory.
+
+        Raises:
+            BundleError: problem.json and the model do not fit each other.
+        """
+        p = self.problem
+        nodes = {"site": 1, "all": len(p.sites), "patch": len(p.neighbours[0]) if p.neighbours else 0}[p.inputs]
+        zeros = np.zeros((1, p.history, nodes, len(p.features)), dtype=np.float32)
+        try:
+            found = run_session(self._session, zeros, np.zeros((1, p.history + p.horizon, len(p.known))), np.zeros(1))
+        except Exception as error:  # onnxruntime raises classes of its own, one a status code
+            raise BundleError(
+                f"{self.manifest.name} {self.manifest.version}: its model does not fit problem.json: {error}"
+            ) from error
+        expected = (1, p.horizon, nodes if p.inputs == "all" else 1, len(p.targets), max(1, len(p.quantiles)))
+        if found.shape != expected:
+            raise BundleError(f"{self.manifest.name}: the model answers shape {found.shape}, problem.json says {expected}")
+
+
+def read_problem(folder: Path, manifest: Manifest) -> ServedProblem:
+    """The problem of a verified bundle.
+
+    Raises:
+        BundleError: it is malformed.
+    """
+    try:
+        return _checked(ServedProblem.model_validate_json(read_layer(folder, manifest, media.PROBLEM)))
+    except ValidationError as error:
+        raise BundleError(f"{media.PROBLEM} of {manifest.name} {manifest.version} is malformed: {error}") from error
+
+
+def _checked(problem: ServedProblem) -> ServedProblem:
+    """What the types alone do not say."""
+    if (problem.inputs == "patch") != (problem.neighbours is not None):
+        raise BundleError(f"{media.PROBLEM}: neighbours are given for patches and for nothing else")
+    if problem.neighbours is not None and len(problem.neighbours) != len(problem.sites):
+        raise BundleError(f"{media.PROBLEM}: {len(problem.neighbours)} neighbourhoods for {len(problem.sites)} sites")
+    if not set(problem.measured) <= set(problem.units) or (VALID in problem.features and problem.features[-1] != VALID):
+        raise BundleError(f"{media.PROBLEM}: a feature lacks its unit, or 'valid' is not the last one")
+    return problem

@@ -1,0 +1,112 @@
+"""Ways to run an edge server: as a command, until a signal ends it, or in a thread beside other work."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cellwright.bundle.keys import trusted
+from cellwright.edge.predictor import Precision
+from cellwright.edge.server import DEFAULT_PORT, Edge, Limits, tls_context
+from cellwright.errors import WrongUse
+from cellwright.workspace import Workspace
+
+
+def serve(
+    ws: Workspace,
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    *,
+    tls_certificate: Path | None = None,
+    tls_key: Path | None = None,
+    insecure: bool = False,
+    trust: tuple[Path, ...] = (),
+    precision: Precision = "fp32",
+    limits: Limits | None = None,
+    on_ready: Callable[[Edge], None] | None = None,
+) -> None:
+    """Serve what is published until SIGINT or SIGTERM; running requests are finished first.
+
+    `trust`: public keys besides the workspace's own. `on_ready` is called once the port is open.
+
+    Raises:
+        EdgeError: the port is taken.
+        WrongUse: an open address without TLS, or half of a certificate and key.
+    """
+    tls = _tls(tls_certificate, tls_key)
+    edge = Edge(
+        ws.published,
+        trusted(ws.keys, *trust),
+        host=host,
+        port=port,
+        tls=tls,
+        insecure=insecure,
+        precision=precision,
+        limits=limits,
+    )
+    asyncio.run(_until_signal(edge, on_ready))
+
+
+@contextmanager
+def in_thread(edge: Edge) -> Iterator[Edge]:
+    """Serve in a thread of its own while the block runs.
+
+    Raises:
+        EdgeError: the port is taken.
+    """
+    ready, failed = threading.Event(), list[BaseException]()
+    handles: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+    thread = threading.Thread(target=lambda: asyncio.run(_until_told(edge, ready, failed, handles)), name="edge", daemon=True)
+    thread.start()
+    ready.wait()
+    if failed:
+        thread.join()
+        raise failed[0]
+    try:
+        yield edge
+    finally:
+        loop, stop = handles[0]
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+async def _until_told(
+    edge: Edge,
+    ready: threading.Event,
+    failed: list[BaseException],
+    handles: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]],
+) -> None:
+    stop = asyncio.Event()
+    handles.append((asyncio.get_running_loop(), stop))
+    try:
+        async with edge:
+            ready.set()
+            await stop.wait()
+    except Exception as error:  # handed to the thread that started this one
+        failed.append(error)
+    finally:
+        ready.set()
+
+
+async def _until_signal(edge: Edge, on_ready: Callable[[Edge], None] | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with edge:
+        if on_ready:
+            on_ready(edge)
+        await stop.wait()
+
+
+def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise WrongUse("--tls-cert and --tls-key belong together; give both")
+    return tls_context(certificate, key)

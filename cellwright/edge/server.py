@@ -1,0 +1,270 @@
+"""The edge server: published bundles for download, and forecasts from the latest of each.
+
+    GET  /v1/bundles                             what is served, with each layer's digest and size
+    GET  /v1/bundles/{name}/{version}            one bundle ("latest" works as a version)
+    GET  /v1/bundles/{name}/{version}/{path}     its files: index.json, oci-layout, blobs/sha256/… (ranges, ETag, HEAD)
+    POST /v1/forecast, /forecast                 a forecast; see request.py for the form
+    GET  /healthz /readyz /metrics               alive; ready to forecast; Prometheus text
+
+Every bundle is verified before it is served, and again when `latest` moves. Forecasts run in a few threads behind a bounded
+queue; where it is full the answer is 429 with Retry-After. Errors are problem details (RFC 9457).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Self, TypeVar
+
+from aiohttp import web
+
+from cellwright.bundle.keys import Trust
+from cellwright.edge import problems
+from cellwright.edge.files import serve_file, set_headers
+from cellwright.edge.metrics import METRICS, Metrics, Recorder
+from cellwright.edge.predictor import Precision
+from cellwright.edge.request import RequestError
+from cellwright.edge.shelf import Shelf, Snapshot
+from cellwright.errors import EdgeError, WrongUse
+
+DEFAULT_PORT = 8080
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_BODY_TIMEOUT_S = 30.0
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one edge takes on at once."""
+
+    workers: int = 0  # threads that run models; 0: one a core
+    queue: int = 64  # forecasts that may wait for one
+    body_bytes: int = 4 * 1024**2
+    poll_s: float = 1.0  # how often the store is looked at
+    shutdown_s: float = 10.0  # how long running requests may take to finish
+
+
+class Edge:
+    """One server. `async with Edge(store, trust) as edge:` serves until the block ends; `edge.url` is its address."""
+
+    def __init__(
+        self,
+        store: Path,
+        trust: Trust,
+        *,
+        host: str = "127.0.0.1",
+        port: int = DEFAULT_PORT,
+        tls: ssl.SSLContext | None = None,
+        insecure: bool = False,
+        precision: Precision = "fp32",
+        limits: Limits | None = None,
+    ) -> None:
+        """Port 0 takes any free one.
+
+        Raises:
+            WrongUse: an address that others can reach, without TLS and without `insecure`.
+        """
+        if host not in _LOOPBACK and tls is None and not insecure:
+            raise WrongUse(
+                f"{host} can be reached from other machines and nothing would be encrypted: give a certificate and its key "
+                "(--tls-cert, --tls-key), or say --insecure if a proxy in front does that"
+            )
+        self.host, self.port, self._tls = host, port, tls
+        self.limits = limits or Limits()
+        self.shelf = Shelf(store, trust, precision=precision)
+        self.slots = Slots((self.limits.workers or os.cpu_count() or 1), self.limits.queue)
+        self.metrics = Metrics()
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """Base address."""
+        return f"{'https' if self._tls else 'http'}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.shelf.refresh)
+        self._runner = web.AppRunner(self._app(), access_log_class=Recorder, shutdown_timeout=self.limits.shutdown_s)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port, ssl_context=self._tls, backlog=512)
+        try:
+            await site.start()
+        except OSError as error:
+            await self.__aexit__()
+            _explain(error, self.host, self.port)
+        self.port = int(self._runner.addresses[0][1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self.slots.close()
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[problems.middleware], client_max_size=self.limits.body_bytes)
+        app[METRICS] = self.metrics
+        app.on_response_prepare.append(set_headers)
+        app.cleanup_ctx.append(self._follow_store)
+        app.router.add_get("/v1/bundles", self._list)
+        app.router.add_get("/v1/bundles/{name}/{version}", self._one)
+        app.router.add_get("/v1/bundles/{name}/{version}/{path:.+}", self._file)
+        app.router.add_post("/v1/forecast", self._forecast)
+        app.router.add_post("/forecast", self._forecast)
+        app.router.add_get("/healthz", self._alive)
+        app.router.add_get("/readyz", self._ready)
+        app.router.add_get("/metrics", self._metrics)
+        return app
+
+    async def _follow_store(self, app: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._poll())
+        yield
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self.limits.poll_s)
+            try:
+                await asyncio.to_thread(self.shelf.refresh)
+            except OSError as error:  # a folder vanished while it was read: the next look sees the change whole
+                problems.log.warning("the store changed while it was read: %s", error)
+
+    async def _list(self, request: web.Request) -> web.Response:
+        now = self.shelf.snapshot
+        listed = [
+            {"name": name, "latest": now.latest.get(name), "versions": [v.described() for v in versions.values()]}
+            for name, versions in now.bundles.items()
+        ]
+        return web.json_response({"bundles": listed}, headers={"Cache-Control": "no-cache"})
+
+    async def _one(self, request: web.Request) -> web.Response:
+        name, version = request.match_info["name"], request.match_info["version"]
+        found = self.shelf.snapshot.find(name, version)
+        return web.json_response({"name": name, **found.described()}, headers={"Cache-Control": "no-cache"})
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        match = request.match_info
+        return serve_file(request, self.shelf.snapshot.find(match["name"], match["version"]), match["path"])
+
+    async def _forecast(self, request: web.Request) -> web.Response:
+        if (request.content_length or 0) > self.limits.body_bytes:
+            raise web.HTTPRequestEntityTooLarge(self.limits.body_bytes, request.content_length or 0)
+        try:
+            async with asyncio.timeout(_BODY_TIMEOUT_S):
+                body = await request.read()
+        except TimeoutError:
+            raise RequestError(408, f"the body did not arrive within {_BODY_TIMEOUT_S:g} s") from None
+        now = self.shelf.snapshot
+        return web.Response(body=await self.slots.run(lambda: respond(now, body)), content_type="application/json")
+
+    async def _alive(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        now = self.shelf.snapshot
+        if now.predictors:
+            return web.json_response({"status": "ready", "serving": dict(now.latest), "refused": dict(now.refused)})
+        why = "; ".join(f"{what}: {reason}" for what, reason in now.refused.items())
+        return problems.problem(
+            503, f"no bundle can be served ({why})" if why else "nothing is published yet; run the publish step"
+        )
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        now = self.shelf.snapshot
+        gauges = {
+            "cellwright_edge_bundles": ("Bundles that verified and are served.", sum(map(len, now.bundles.values()))),
+            "cellwright_edge_refused_bundles": ("Bundles that did not verify.", len(now.refused)),
+            "cellwright_edge_forecasts_pending": ("Forecasts running or waiting.", self.slots.taken),
+        }
+        return web.Response(text=self.metrics.text({k: (t, float(v)) for k, (t, v) in gauges.items()}), content_type="text/plain")
+
+
+class Slots:
+    """Threads that run models, and a bounded queue before them. Used from the event loop's thread only."""
+
+    def __init__(self, workers: int, queue: int) -> None:
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="forecast")
+        self._most, self.taken = workers + queue, 0
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Take a place, or raise RequestError (429)."""
+        if self.taken >= self._most:
+            raise RequestError(429, f"{self.taken} forecasts are running or waiting already; try again in a second")
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
+    async def run(self, work: Callable[[], _Answer]) -> _Answer:
+        """The result of `work`, from one of the threads."""
+        with self.slot():
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def close(self) -> None:
+        """Let running work end."""
+        self._pool.shutdown(wait=True)
+
+
+def respond(snapshot: Snapshot, body: bytes) -> bytes:
+    """Answer a forecast's body. Raises RequestError."""
+    try:
+        request = json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, f"the body is not JSON: {error}") from None
+    name = request.get("bundle") if isinstance(request, dict) else None
+    return json.dumps(snapshot.predictor(name).forecast(request), allow_nan=False, separators=(",", ":")).encode()
+
+
+def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """TLS 1.2 or newer with a certificate chain and its key, in PEM.
+
+    Raises:
+        WrongUse: they cannot be read or do not belong together.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise WrongUse(f"cannot use the certificate {certificate} with the key {key}: {error}") from error
+    return context
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number; write null where nothing was measured")
+
+
+def _explain(error: OSError, host: str, port: int) -> NoReturn:
+    if error.errno == errno.EADDRINUSE:
+        raise EdgeError(
+            f"port {port} of {host} is taken by {_holder(port)}; stop it, or choose another port with --port"
+        ) from error
+    if error.errno in (errno.EACCES, errno.EPERM):
+        raise EdgeError(f"port {port} of {host} may not be opened by this user; choose one above 1023 with --port") from error
+    raise EdgeError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
+
+
+def _holder(port: int) -> str:
+    """Who listens there, as far as this user may see it."""
+    import psutil
+
+    try:
+        found = [
+            c
+            for c in psutil.net_connections("tcp")
+            if c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port and c.pid
+        ]
+        process: Any = psutil.Process(found[0].pid) if found else None
+        return f"process {process.pid} ({' '.join(process.cmdline())[:80]})" if process else "another process"
+    except psutil.Error:
+        return "another process"
