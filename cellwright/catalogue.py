@@ -1,6 +1,6 @@
 """The catalogue of data sets: what each is, where it comes from, under which licence, and how it is read.
 
-It is `data/catalogue.yaml` and every `data/catalogue.d/*.yaml` beside it; a data set of your own is a few lines in either.
+It is `data/catalogue.yaml`; a data set of your own is a few lines in it, and has DVC stages by itself.
 """
 
 from __future__ import annotations
@@ -137,18 +137,12 @@ class Catalogue:
 
 
 def load_catalogue(path: Path) -> Catalogue:
-    """Read `path` and every file of `catalogue.d/` beside it.
+    """Read the catalogue.
 
     Raises:
-        ParamsError: unreadable file, unknown key (the nearest known one is named), a name used twice, an unknown reader.
+        ParamsError: unreadable file, unknown key (the nearest known one is named), an unknown reader.
     """
-    entries: dict[str, Entry] = {}
-    for file in [path, *sorted(path.with_suffix(".d").glob("*.yaml"))]:
-        for name, content in _mapping(file).items():
-            if name in entries:
-                raise ParamsError(f"{file}: the data set '{name}' is already described; names must differ")
-            entries[name] = _entry(file, str(name), content)
-    return Catalogue(path, entries)
+    return Catalogue(path, {str(name): _entry(path, str(name), content) for name, content in _mapping(path).items()})
 
 
 def _mapping(file: Path) -> dict[str, Any]:
@@ -156,9 +150,10 @@ def _mapping(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ParamsError(f"cannot read {file}: {error}") from error
-    if not isinstance(content, dict):
-        raise ParamsError(f"{file} must hold data sets (name: description), found {type(content).__name__}")
-    return content
+    found = content.get("datasets") if isinstance(content, dict) else None
+    if not isinstance(found, dict):
+        raise ParamsError(f"{file} must hold data sets (name: description) under 'datasets:', found {type(found).__name__}")
+    return found
 
 
 def _entry(file: Path, name: str, content: Any) -> Entry:
