@@ -32,7 +32,7 @@ from tasks.train import train_candidate
 
 ROOT = find_root(Path(__file__).parent)
 # The form in the Prefect UI offers these as lists to choose from.
-DataSet = StrEnum("DataSet", {name: name for name in sorted(load_catalogue(ROOT / "data" / "catalogue.yaml").datasets)})  # type: ignore[misc]
+DataSet = StrEnum("DataSet", {name: name for name in load_catalogue(ROOT / "data" / "catalogue.yaml").names})  # type: ignore[misc]
 Model = StrEnum("Model", {name: name for name in members("models")})  # type: ignore[misc]
 
 

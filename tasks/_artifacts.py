@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from cellwright.files import read_json
-from cellwright.results import Leaderboard
+from cellwright.results import Leaderboard, Validated
 
 
 def leaderboard_rows(board: Leaderboard) -> list[dict[str, Any]]:
@@ -25,20 +23,11 @@ def leaderboard_rows(board: Leaderboard) -> list[dict[str, Any]]:
     ]
 
 
-def validation_markdown(results: Path) -> str:
+def validation_markdown(found: Validated) -> str:
     """The validation's results as a short page: the verdict and every expectation."""
-    content = read_json(results)
-    lines = [
-        f"## {content['dataset']}: {'accepted' if content['success'] else 'refused'}",
-        "",
-        "| | expectation | found |",
-        "|-|-|-|",
-    ]
-    lines += [
-        f"| {'✓' if e['success'] else '✗'} | {_cell(e['expectation'])} | {_cell(e['observed'])} |"
-        for e in content["expectations"]
-    ]
-    return "\n".join(lines)
+    lines = [f"## {found.dataset}: {'accepted' if found.passed else 'refused'}", "", "| | expectation | found |", "|-|-|-|"]
+    lines += [f"| {'✓' if c.passed else '✗'} | {_cell(c.title)} | {_cell(c.found)} |" for c in found.checks]
+    return "\n".join([*lines, "", *(f"Not checked: {_cell(line)}" for line in found.not_checked)])
 
 
 def _header(board: Leaderboard, kpi: str) -> str:

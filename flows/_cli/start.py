@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-
 if TYPE_CHECKING:
     from cellwright.workspace import Workspace
 

@@ -28,13 +28,17 @@ def _ingest(params: Params, ws: Workspace, _model: str | None) -> None:
     # A mirror holds the same bytes as the source, so it is no part of the data version: it may come from the environment.
     if mirror := os.environ.get("CELLWRIGHT_MIRROR"):
         params = params.model_copy(update={"ingest": params.ingest.model_copy(update={"mirror": mirror})})
-    typer.echo(ingest(params, ws))
+    done = ingest(params, ws)
+    typer.echo(f"{done.dataset}: {done.files} files, {done.raw_bytes / 1e6:.1f} MB, {len(done.new)} of them new")
 
 
 def _normalise(params: Params, ws: Workspace, _model: str | None) -> None:
     from cellwright.steps.normalise import normalise
 
-    typer.echo(normalise(params, ws))
+    done = normalise(params, ws)
+    typer.echo(f"{done.dataset}: {done.rows:,} rows × {done.sites:,} sites, {done.first} to {done.last}")
+    for name, count in done.features.items():
+        typer.echo(f"  {name}: {count.filled} filled, {count.masked} masked, {count.outage} in outages, {count.outlier} outliers")
 
 
 def _validate(params: Params, ws: Workspace, _model: str | None) -> None:
