@@ -117,6 +117,8 @@ def _train(
     trials = 0
     if params.search.trials and warm is None:
         candidate, trials = search(params, ws, candidate, panel, spans)
+    for target in candidate.problem.targets:
+        panel.values(target)  # reading the panel, and importing what that takes, is not the candidate's energy
     with Meter(params.energy, shared=shared, threads=params.runner.threads_per_worker) as meter:
         fitted = fit(candidate, panel, spans, folder=folder, warm=warm, on_epoch=on_epoch)
     fitted.forecaster.save(folder)
