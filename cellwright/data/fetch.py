@@ -145,7 +145,7 @@ def _asked(address: str, done: int, timeout_s: float) -> Iterator[httpx.Response
 
 
 def _drain(answer: httpx.Response, out: BinaryIO, tell: Callable[[int], None], done: int) -> None:
-    for block in answer.iter_raw(CHUNK_BYTES):
+    for block in answer.iter_raw():  # as it arrives: what came before a break must be on disk
         out.write(block)
         done += len(block)
         tell(done)

@@ -37,13 +37,22 @@ def weeks(rows: int, cadence_s: float) -> Iterator[tuple[slice, slice]]:
 
 def usual(values: np.ndarray, hours: np.ndarray) -> Usual:
     """Statistics of (rows, sites) values by hour of day; `hours`: (rows,) 0-23."""
-    shape = (24, values.shape[1])
-    median, spread, quartile = (np.full(shape, np.nan, np.float32) for _ in range(3))
-    for hour in range(24):
-        samples = np.ascontiguousarray(values[hours == hour].T)
-        if samples.shape[1] >= MIN_SAMPLES:
-            median[hour], spread[hour], quartile[hour] = _robust(samples)
-    return Usual(median, spread, quartile)
+    sites = values.shape[1]
+    there, samples = _by_hour(values, hours)
+    found = [np.full((24, sites), np.nan, np.float32) for _ in range(3)]
+    for whole, some in zip(found, _robust(samples.reshape(-1, samples.shape[2])), strict=True):
+        whole[there] = some.reshape(-1, sites)
+    return Usual(*found)
+
+
+def _by_hour(values: np.ndarray, hours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(hours that occur, their samples (hours, sites, n); NaN where an hour has fewer than the others)."""
+    there, counts = np.unique(hours, return_counts=True)
+    rows = np.full((len(there), counts.max()), len(values))  # of the row of NaN that is added below
+    order = np.argsort(hours, kind="stable")
+    rows[np.arange(rows.shape[1]) < counts[:, None]] = order
+    padded = np.concatenate([values, np.full((1, values.shape[1]), np.nan, np.float32)])
+    return there, np.ascontiguousarray(padded[rows].transpose(0, 2, 1))
 
 
 def _robust(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
