@@ -40,6 +40,8 @@ def averaging(history: int, kernel: int) -> Tensor:
 class Decomposition(nn.Module):
     """h (batch, 2, history, width): trend and remainder of the telemetry of all nodes."""
 
+    average: Tensor
+
     def __init__(self, problem: Problem, kernel: int) -> None:
         super().__init__()
         self.channels = len(views.telemetry(problem))  # they come first

@@ -2,7 +2,8 @@
 
 Nie et al., A time series is worth 64 words: long-term forecasting with transformers, ICLR 2023; instance normalisation after
 Kim et al., Reversible instance normalization (RevIN), ICLR 2022. Here patches shrink to short histories, layer norm replaces
-batch norm (exports and federates without running statistics), and the head also sees calendar, lags and neighbours.
+batch norm (exports and federates without running statistics), the head also sees calendar, lags and neighbours, and RevIN is
+off unless asked for: x is standardised by site already, and the level within six steps tells much of what follows.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ class Options(_contract.Options):
     """Options of PatchTST."""
 
     patch_length: int = option(0, "steps of a patch; 0: the paper's 16, or a third of a shorter history", low=0)
-    stride: int = option(0, "steps between patches; 0: half a patch", low=0)
+    stride: int = option(0, "steps between patches; 0: half a patch, a whole one where patches are short (under 8)", low=0)
     width: int = option(32, "width of a token", low=2, high=1024)
     heads: int = option(4, "attention heads; divides the width", low=1, high=64)
     layers: int = option(2, "encoder layers", low=1, high=16)
     feedforward: int = option(64, "width of the feed-forward part", low=1, high=8192)
     dropout: float = option(0.1, "share of activations dropped in training", low=0.0, high=0.9)
     revin: str = option(
-        "centre",
+        "off",
         "instance normalisation: off, mean only (centre), mean and deviation (full, the paper)",
         choices=("off", "centre", "full"),
     )
@@ -53,7 +54,7 @@ def patches(history: int, length: int, stride: int) -> Tensor:
         ValueError: a patch longer than the history.
     """
     length = length or min(16, max(1, history // 3))
-    stride = stride or max(1, length // 2)
+    stride = stride or (length // 2 if length >= 8 else length)
     if length > history:
         raise ValueError(f"a patch of {length} steps does not fit a history of {history}; lower patch_length, or 0 for automatic")
     ends = torch.arange(history - 1, length - 2, -stride).flip(0)
@@ -90,6 +91,8 @@ class RevIN(nn.Module):
 
 class Embed(nn.Module):
     """Patches of every node as tokens: h (batch, nodes, patches, width); beside it context, base and scale."""
+
+    places: Tensor
 
     def __init__(self, problem: Problem, options: Options, *, fold: bool) -> None:
         super().__init__()

@@ -36,6 +36,8 @@ class Options(_contract.Options):
 class Design(nn.Module):
     """The features of the regression: h (batch, features)."""
 
+    hours: Tensor
+
     def __init__(self, problem: Problem, options: Options) -> None:
         super().__init__()
         self.problem = problem
@@ -74,6 +76,9 @@ class Affine(nn.Module):
 
 class Head(nn.Module):
     """Shapes the forecast, and spreads it to the quantiles by the standard deviation of the training residuals."""
+
+    sigma: Tensor
+    scores: Tensor
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()

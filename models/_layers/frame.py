@@ -100,7 +100,9 @@ class Linear(nn.Module):
 
 def base(problem: Problem, residual: str) -> nn.Module | None:
     """What the network corrects, by the name of the option."""
-    return {"none": None, "last": Last, "linear": Linear}[residual](problem) if residual != "none" else None
+    if residual == "none":
+        return None
+    return Last(problem) if residual == "last" else Linear(problem)
 
 
 class Embed(nn.Module):

@@ -54,7 +54,8 @@ def test_weight_normalised_convolution_starts_as_a_plain_one():
 @pytest.mark.parametrize(
     ("history", "length", "stride", "places"),
     [
-        (6, 0, 0, [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5]]),
+        (6, 0, 0, [[0, 1], [2, 3], [4, 5]]),
+        (6, 2, 1, [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5]]),
         (6, 3, 3, [[0, 1, 2], [3, 4, 5]]),
         (7, 3, 3, [[1, 2, 3], [4, 5, 6]]),  # the newest steps are never left out
         (1, 0, 0, [[0]]),
