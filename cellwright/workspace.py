@@ -70,6 +70,10 @@ class Workspace:
         """A candidate's score (".json") or the forecasts it rests on (".npz")."""
         return self.scores / f"{self.candidate(key).name}{suffix}"
 
+    def failed_score(self, key: str) -> Path:
+        """Why a candidate could not be scored (results.Failure); not there if it was."""
+        return self.scores / "failed" / self.score(key).name
+
     def onnx(self, key: str) -> Path:
         """A candidate's fp32 ONNX, exported when it was scored (its own folder is the output of training alone)."""
         return self.scores / "onnx" / f"{self.candidate(key).name}.onnx"

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellwright.errors import CellwrightError, TrainingError
+from cellwright.data.windows import Windows
+from cellwright.errors import BundleError, TrainingError
 from cellwright.kpis._contract import Costs, Forecasts, cost_kpis, forecast_kpis
 from cellwright.kpis._spans import SPANS, Scale, Truth, evidence, mean_error_by, save_arrays
 from cellwright.panel import Panel
 from cellwright.params import Params
-from cellwright.results import DataVersion, EnergyReading, Failure, Scored, Trained
+from cellwright.results import DataVersion, EnergyReading, Scored, Trained
 from cellwright.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -25,10 +29,29 @@ if TYPE_CHECKING:
 
 OF_TRAINING = ("train_energy_j", "train_co2_g", "cost_train")
 OF_FORECASTING = ("energy_per_1000_j", "cost_per_million_forecasts")
+_AT_ONCE = 1024  # windows of one site a call: what a network computes of them stays in a core's cache
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Errors of a candidate on both spans."""
+
+    spans: dict[str, dict[str, float | None]]  # span -> KPI -> value
+    mae_by_step: list[float]  # test span
+    mae_by_site: list[float | None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trained candidate that is to be scored."""
+
+    trained: Trained
+    forecaster: Forecaster
+    digest: str  # of what is scored and how
 
 
 class Bench:
-    """Panel, spans and truth of a run."""
+    """Panel, spans and truth of a run, against which its candidates are measured one by one."""
 
     def __init__(self, params: Params, ws: Workspace, rows: tuple[int, int] | None) -> None:
         from cellwright.data.split import split
@@ -38,32 +61,78 @@ class Bench:
         self.panel = Panel.open(ws.panel(params.dataset))
         self.version: DataVersion = data_version(ws, params.dataset)
         self.spans: Spans = split(params.split, *(rows or (0, self.panel.schema.rows)))
-        self.truth: dict[str, Truth] = {}
-        self.scale: Scale | None = None
+        self._ground: tuple[dict[str, Truth], Scale] | None = None
 
-    def candidate(self, key: str) -> Scored | Failure:
-        """Score one candidate, or read its score; a failure is kept beside the scores."""
-        failed = self.ws.scores / "failed" / self.ws.score(key).name
-        failed.unlink(missing_ok=True)
-        try:
-            return self._candidate(key)
-        except Exception as error:  # whatever a network of the zoo, or the exporter, throws: the others go on
-            reason = str(error) if isinstance(error, CellwrightError) else f"{type(error).__name__}: {error}"
-            return Failure(key=key, reason=reason).save(failed)
+    def entry(self, key: str) -> Entry | Scored:
+        """What is to be scored, or the score of it that there is already.
 
-    def _candidate(self, key: str) -> Scored:
+        Raises:
+            TrainingError: training failed, or its forecaster is missing.
+        """
         from cellwright.forecaster import Forecaster
 
         folder = self.ws.candidate(key)
         trained = Trained.read(folder / "candidate.json")
         if trained.status == "failed":
             raise TrainingError(trained.reason)
-        forecaster = Forecaster.load(folder)
         digest = self._digest(folder)
-        self._know(forecaster.problem)
-        if kept := self._kept(key, digest):
-            return kept
-        return self._measured(trained, forecaster, digest)
+        return self._kept(key, digest) or Entry(trained, Forecaster.load(folder), digest)
+
+    def forecast(self, entry: Entry) -> Accuracy:
+        """Forecast both spans with every core (nothing is timed here), keep the arrays, and compute the errors.
+
+        Raises:
+            TrainingError: forecasts that are no numbers, or nothing that was measured to hold them against.
+        """
+        from cellwright.forecaster import forecast_panel
+
+        truth, scale = self.ground(entry.forecaster.problem)
+        windows = Windows(self.panel, entry.forecaster.problem)
+        found: dict[str, Forecasts] = {}
+        for span, true in truth.items():
+            forecast = in_parallel(lambda some: forecast_panel(entry.forecaster, windows, some, _AT_ONCE), true.origins)
+            if wrong := int((~np.isfinite(forecast) & true.mask).sum()):
+                raise TrainingError(f"{wrong} of its forecasts of the {span} span are no finite numbers; train it again")
+            found[span] = evidence(forecast, true, scale, self.panel.schema.grid)
+        save_arrays(self.ws.score(entry.trained.key, ".npz"), {f"{span}_forecast": f.forecast for span, f in found.items()})
+        return Accuracy(
+            {span: forecast_kpis(f) for span, f in found.items()}, self._by_step(found["test"]), mean_error_by(2, found["test"])
+        )
+
+    def measure(self, entry: Entry, accuracy: Accuracy, onnx: Path | BundleError) -> Scored:
+        """Time, weigh and meter a candidate whose errors are known, and write its score."""
+        from cellwright.kpis._running import Samples, observe
+
+        trained = entry.trained
+        truth, _ = self.ground(entry.forecaster.problem)
+        windows = Windows(self.panel, entry.forecaster.problem)
+        samples = Samples(windows, truth["validation"].origins, self.params.score.batch)
+        running = observe(entry.forecaster, samples, self.params, onnx)
+        return Scored(
+            key=trained.key,
+            title=trained.title,
+            status=trained.status,
+            reason=trained.reason,
+            validation=accuracy.spans["validation"],
+            test=accuracy.spans["test"],
+            cost=cost_kpis(costs_of(trained, running, self.params)),
+            sources=self._sources(entry, running),
+            mae_by_step=accuracy.mae_by_step,
+            mae_by_site=accuracy.mae_by_site,
+            validation_pairs=[],
+            test_pairs=[],
+            digest=entry.digest,
+        ).save(self.ws.score(trained.key))
+
+    def ground(self, problem: Problem) -> tuple[dict[str, Truth], Scale]:
+        """Truth of both spans and the scale of MASE, gathered once: all candidates of a run forecast the same targets."""
+        if self._ground is None:
+            windows = Windows(self.panel, problem)
+            origins = {span: windows.origins(*getattr(self.spans, span)) for span in SPANS}
+            truth = {span: Truth.of(self.panel, problem.targets, o, problem.horizon) for span, o in origins.items()}
+            self._ground = truth, Scale.of(self.panel, problem.targets, *self.spans.train, problem.season)
+            self._save_truth(truth, problem.targets)
+        return self._ground
 
     def _digest(self, folder: Path) -> str:
         from cellwright.forecaster import FILE
@@ -76,77 +145,22 @@ class Bench:
         return total.hexdigest()
 
     def _kept(self, key: str, digest: str) -> Scored | None:
-        path = self.ws.score(key)
-        if not path.is_file() or not path.with_suffix(".npz").is_file():
+        files = (self.ws.score(key), self.ws.score(key, ".npz"), self.ws.scores / "truth.npz")
+        if not all(path.is_file() for path in files):
             return None
-        scored = Scored.read(path)
+        scored = Scored.read(files[0])
         return scored if scored.digest == digest else None
 
-    def _know(self, problem: Problem) -> None:
-        """Gather the truth once; every candidate of a run has the same targets, history and horizon."""
-        from cellwright.data.windows import Windows
-
-        if self.truth:
-            return
-        windows = Windows(self.panel, problem)
-        for span in SPANS:
-            origins = windows.origins(*getattr(self.spans, span))
-            self.truth[span] = Truth.of(self.panel, problem.targets, origins, problem.horizon)
-        self.scale = Scale.of(self.panel, problem.targets, *self.spans.train, problem.season)
-        self._save_truth(problem)
-
-    def _save_truth(self, problem: Problem) -> None:
+    def _save_truth(self, truth: dict[str, Truth], targets: tuple[str, ...]) -> None:
         arrays: dict[str, np.ndarray] = {}
-        for span, truth in self.truth.items():
-            arrays |= {f"{span}_truth": truth.values, f"{span}_mask": truth.mask, f"{span}_origins": truth.origins}
+        for span, true in truth.items():
+            arrays |= {f"{span}_truth": true.values, f"{span}_mask": true.mask, f"{span}_origins": true.origins}
         arrays |= {
             "sites": np.array(self.panel.schema.sites),
-            "targets": np.array(problem.targets),
+            "targets": np.array(targets),
             "times_ms": self.panel.times_ms(),
         }
         save_arrays(self.ws.scores / "truth.npz", arrays)
-
-    def _measured(self, trained: Trained, forecaster: Forecaster, digest: str) -> Scored:
-        from cellwright.data.windows import Windows
-        from cellwright.kpis._running import Samples, observe
-
-        windows = Windows(self.panel, forecaster.problem)
-        found = self._forecast(trained.key, forecaster, windows)
-        samples = Samples(windows, self.truth["validation"].origins, self.params.score.batch)
-        running = observe(forecaster, samples, self.params, self.ws.onnx(trained.key))
-        costs = costs_of(trained, trained.energy, running, self.params)
-        return Scored(
-            key=trained.key,
-            title=trained.title,
-            status=trained.status,
-            reason=trained.reason,
-            validation=forecast_kpis(found["validation"]),
-            test=forecast_kpis(found["test"]),
-            cost=cost_kpis(costs),
-            sources=self._sources(trained, running),
-            mae_by_step=self._by_step(found["test"]),
-            mae_by_site=mean_error_by(2, found["test"]),
-            validation_pairs=[],
-            test_pairs=[],
-            digest=digest,
-        ).save(self.ws.score(trained.key))
-
-    def _forecast(self, key: str, forecaster: Forecaster, windows: Any) -> dict[str, Forecasts]:
-        """Forecast both spans with every core (nothing is timed here) and keep the arrays."""
-        from cellwright.forecaster import forecast_panel
-        from cellwright.training.runner import bounded
-
-        found: dict[str, Forecasts] = {}
-        with bounded(os.cpu_count() or 1):
-            for span, truth in self.truth.items():
-                forecast = forecast_panel(forecaster, windows, truth.origins)
-                wrong = int((~np.isfinite(forecast) & truth.mask).sum())
-                if wrong:
-                    raise TrainingError(f"{wrong} of its forecasts of the {span} span are no finite numbers; train it again")
-                assert self.scale is not None
-                found[span] = evidence(forecast, truth, self.scale, self.panel.schema.grid)
-        save_arrays(self.ws.score(key, ".npz"), {f"{span}_forecast": f.forecast for span, f in found.items()})
-        return found
 
     @staticmethod
     def _by_step(test: Forecasts) -> list[float]:
@@ -155,22 +169,31 @@ class Bench:
             raise TrainingError("the test span has a step without any measured target; choose another split or other targets")
         return by_step
 
-    def _sources(self, trained: Trained, running: Running) -> dict[str, str]:
+    def _sources(self, entry: Entry, running: Running) -> dict[str, str]:
         """Where a KPI is from, if it is not measured."""
         found: dict[str, str] = {}
-        if trained.energy is not None:
-            found |= marked(OF_TRAINING, trained.energy, "apportioned by CPU-seconds" if trained.energy.shared else "")
+        if (training := entry.trained.energy) is not None:
+            found |= marked(OF_TRAINING, training, "apportioned by CPU-seconds" if training.shared else "")
         if running.energy is not None:
             found |= marked(OF_FORECASTING, running.energy, "")
         if running.without_onnx:
             found |= {"bundle_bytes": f"absent: {running.without_onnx}"}
-        if self.scale is not None and not self.scale.seasonal:
+        if not self.ground(entry.forecaster.problem)[1].seasonal:
             found["mase"] = "scaled by the one-step naive forecast"
         return found
 
 
-def costs_of(trained: Trained, energy: EnergyReading | None, running: Running, params: Params) -> Costs:
+def in_parallel(forecast: Callable[[np.ndarray], np.ndarray], origins: np.ndarray) -> np.ndarray:
+    """Forecasts of all `origins`, in as many threads as there are cores: torch computes outside of Python's lock."""
+    threads = os.cpu_count() or 1
+    parts = np.array_split(origins, min(len(origins), 4 * threads))
+    with ThreadPoolExecutor(threads) as pool:
+        return np.concatenate(list(pool.map(forecast, parts)))
+
+
+def costs_of(trained: Trained, running: Running, params: Params) -> Costs:
     """The evidence of the cost KPIs."""
+    energy = trained.energy
     on_gpu = energy is not None and (energy.gpu.energy_j or 0.0) > 0
     return Costs(
         torch=running.torch,

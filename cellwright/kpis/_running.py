@@ -77,15 +77,19 @@ class Samples:
         return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
-def observe(forecaster: Forecaster, samples: Samples, params: Params, onnx: Path) -> Running:
-    """Measure a forecaster on the CPU with `runner.threads_per_worker` threads. Its ONNX form is written to `onnx`."""
+def observe(forecaster: Forecaster, samples: Samples, params: Params, onnx: Path | BundleError) -> Running:
+    """Measure a forecaster on the CPU with `runner.threads_per_worker` threads.
+
+    `onnx`: its exported file, or why there is none.
+    """
+    from cellwright.bundle.export import open_session
+
     torch_call = _torch_call(forecaster)
     torch_runtime, _ = _runtime(torch_call, samples, params, metered=False)
     macs = count_macs(lambda: forecaster(*_tensors(samples.single)))
-    try:
-        session = _session(forecaster, onnx, params.runner.threads_per_worker)
-    except BundleError as error:
-        return Running(torch_runtime, None, macs, None, None, None, 0, str(error))
+    if isinstance(onnx, BundleError):
+        return Running(torch_runtime, None, macs, None, None, None, 0, str(onnx))
+    session = open_session(onnx, params.runner.threads_per_worker)
     runtime, (energy, metered) = _runtime(lambda feeds: lambda: session.run(None, feeds), samples, params, metered=True)
     return Running(
         torch=torch_runtime,
@@ -97,12 +101,6 @@ def observe(forecaster: Forecaster, samples: Samples, params: Params, onnx: Path
         forecasts_metered=metered,
         without_onnx=None,
     )
-
-
-def _session(forecaster: Forecaster, path: Path, threads: int) -> Any:
-    from cellwright.bundle.export import export_onnx, open_session
-
-    return open_session(export_onnx(forecaster, path), threads)
 
 
 def _runtime(

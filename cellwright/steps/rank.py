@@ -6,7 +6,6 @@ The champion and the score are taken from the validation span and from costs; th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -59,30 +58,31 @@ def _trained(params: Params, ws: Workspace) -> dict[str, Trained]:
 
 
 def _has_score(ws: Workspace, key: str) -> bool:
-    return ws.score(key).is_file() and not _failed_score(ws, key).is_file()
-
-
-def _failed_score(ws: Workspace, key: str) -> Path:
-    return ws.scores / "failed" / ws.score(key).name
+    return ws.score(key).is_file() and not ws.failed_score(key).is_file()
 
 
 def _failure(ws: Workspace, key: str, trained: dict[str, Trained]) -> Failure:
     if key in trained and trained[key].status == "failed":
         return Failure(key=key, reason=trained[key].reason)
-    if _failed_score(ws, key).is_file():
-        return Failure.read(_failed_score(ws, key))
+    if ws.failed_score(key).is_file():
+        return Failure.read(ws.failed_score(key))
     return Failure(key=key, reason="it was trained but not scored" if key in trained else "it was not trained")
 
 
 def _rows(params: Params, scored: Sequence[Scored], rivals: Sequence[Contender], verdict: Verdict) -> list[Row]:
-    """Best score first."""
+    """The champion, then those that beat ridge, then the others; among each, the best score first."""
     table = [{**s.validation, **s.cost} for s in scored]
     worth = scores(table, params.rank.weights, {name: kpi(name).lower_is_better for name in names()})
     on_front = front(_accuracy_and_energy(rivals))
-    order = sorted(range(len(scored)), key=lambda i: (-worth[i], rivals[i].mae, scored[i].key))
+
+    def place(i: int) -> tuple[bool, bool, float, float, str]:
+        key = scored[i].key
+        return (key != verdict.choice.key, not verdict.beats_reference[key], -worth[i], rivals[i].mae, key)
+
+    order = sorted(range(len(scored)), key=place)
     return [
         Row(
-            rank=place,
+            rank=number,
             key=scored[i].key,
             title=scored[i].title,
             score=worth[i],
@@ -93,7 +93,7 @@ def _rows(params: Params, scored: Sequence[Scored], rivals: Sequence[Contender],
             kpis={**scored[i].test, **scored[i].cost},
             validation_mae=scored[i].validation["mae"],
         )
-        for place, i in enumerate(order, 1)
+        for number, i in enumerate(order, 1)
     ]
 
 

@@ -7,11 +7,14 @@ energy count site forecasts (the horizon of one site), so that networks of both 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from cellwright.energy.replay import SERIALLY, replayed
-from cellwright.errors import TrainingError
-from cellwright.kpis._bench import OF_TRAINING, Bench, marked
+from cellwright.errors import CellwrightError, TrainingError
+from cellwright.kpis._bench import OF_TRAINING, Bench, Entry, marked
 from cellwright.kpis._contract import Costs, kpi
+from cellwright.kpis._exports import Exports
 from cellwright.kpis._spans import SPANS
 from cellwright.params import Params
 from cellwright.ranking.choose import finalists
@@ -21,6 +24,7 @@ from cellwright.results import Failure, Scored, Trained
 from cellwright.workspace import Workspace
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 def score(params: Params, ws: Workspace, *, on_progress: Say | None = None, rows: tuple[int, int] | None = None) -> list[Scored]:
@@ -52,17 +56,45 @@ def score(params: Params, ws: Workspace, *, on_progress: Say | None = None, rows
 
 
 def _all(bench: Bench, keys: tuple[str, ...], say: Say) -> tuple[list[Scored], list[Failure]]:
-    scored: list[Scored] = []
-    failures: list[Failure] = []
-    for number, key in enumerate(keys, 1):
-        outcome = bench.candidate(key)
-        if isinstance(outcome, Failure):
-            failures.append(outcome)
-            say(f"{key}: no score: {outcome.reason} ({number} of {len(keys)})")
-        else:
-            scored.append(outcome)
-            say(f"{outcome.title}: {_figures(outcome)} ({number} of {len(keys)})")
-    return scored, failures
+    """First the forecasts of all, while another process exports to ONNX; then, in silence, the measurements."""
+    scores: dict[str, Scored] = {}
+    attempts = _Attempts(bench.ws)
+    with Exports() as exports:
+        entries: dict[str, Entry] = {}
+        for key in keys:
+            found = attempts.of(key, partial(bench.entry, key))
+            if isinstance(found, Scored):
+                scores[key] = found
+            elif found is not None:
+                entries[key] = found
+                exports.start(bench.ws.candidate(key), bench.ws.onnx(key))
+        waiting = {key: (e, a) for key, e in entries.items() if (a := attempts.of(key, partial(bench.forecast, e))) is not None}
+        exports.wait_for_all()
+        for number, (key, (entry, accuracy)) in enumerate(waiting.items(), 1):
+            onnx = exports.outcome(bench.ws.onnx(key))
+            if scored := attempts.of(key, partial(bench.measure, entry, accuracy, onnx)):
+                scores[key] = scored
+                say(f"{scored.title}: {_figures(scored)} ({number} of {len(waiting)})")
+    for failure in attempts.failures:
+        say(f"{failure.key}: no score: {failure.reason}")
+    return [scores[key] for key in keys if key in scores], attempts.failures
+
+
+class _Attempts:
+    """Runs what may fail for one candidate; its reason is kept beside the scores and the others go on."""
+
+    def __init__(self, ws: Workspace) -> None:
+        self._ws, self.failures = ws, list[Failure]()
+
+    def of(self, key: str, work: Callable[[], T]) -> T | None:
+        path = self._ws.failed_score(key)
+        path.unlink(missing_ok=True)
+        try:
+            return work()
+        except Exception as error:  # whatever a network of the zoo throws
+            reason = str(error) if isinstance(error, CellwrightError) else f"{type(error).__name__}: {error}"
+            self.failures.append(Failure(key=key, reason=reason).save(path))
+            return None
 
 
 def _figures(scored: Scored) -> str:
