@@ -145,9 +145,21 @@ def load_catalogue(path: Path) -> Catalogue:
     return Catalogue(path, {str(name): _entry(path, str(name), content) for name, content in _mapping(path).items()})
 
 
+class _Strict(yaml.SafeLoader):
+    """YAML in which a name stands once: of two data sets of one name, neither is lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if twice := sorted({n for n in names if names.count(n) > 1}, key=str):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"'{twice[0]}' stands there twice; names must differ", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def _mapping(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text())
+        content = _Strict(file.read_text()).get_single_data()
     except (OSError, yaml.YAMLError) as error:
         raise ParamsError(f"cannot read {file}: {error}") from error
     found = content.get("datasets") if isinstance(content, dict) else None

@@ -81,11 +81,17 @@ def test_the_example_in_the_shipped_catalogue_works(tmp_path):
         ("users: {unit: users, low: 0}", "site: {unit: users}", "a feature cannot be called site"),
         ("my-cells:", "my-cells: 3\nother:", "my-cells: expected keys and values, found 3"),
         ("my-cells:", "my-cells: [", "cannot read"),
+        ("  cadence_s: 900\n", "  cadence_s: 900\n  cadence_s: 600\n", "'cadence_s' stands there twice"),
     ],
 )
 def test_mistakes_are_named(tmp_path, old, new, said):
     with pytest.raises(ParamsError, match=said):
         written(tmp_path, OWN.replace(old, new))
+
+
+def test_two_data_sets_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ParamsError, match="'my-cells' stands there twice; names must differ"):
+        written(tmp_path, OWN + OWN)
 
 
 def test_an_empty_or_missing_file_is_said(tmp_path):
