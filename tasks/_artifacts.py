@@ -26,7 +26,7 @@ def leaderboard_rows(board: Leaderboard) -> list[dict[str, Any]]:
 def validation_markdown(found: Validated) -> str:
     """The validation's results as a short page: the verdict and every expectation."""
     lines = [f"## {found.dataset}: {'accepted' if found.passed else 'refused'}", "", "| | expectation | found |", "|-|-|-|"]
-    lines += [f"| {'✓' if c.passed else '✗'} | {_cell(c.title)} | {_cell(c.found)} |" for c in found.checks]
+    lines += [f"| {'✓' if c.passed else '✗'} | {_cell(c.title)} | {_cell(c.observed)} |" for c in found.checks]
     return "\n".join([*lines, "", *(f"Not checked: {_cell(line)}" for line in found.not_checked)])
 
 

@@ -8,6 +8,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from cellwright import versioning
+from cellwright.catalogue import load_catalogue
 from cellwright.errors import DataError
 from cellwright.results import DataVersion
 from cellwright.workspace import Workspace
@@ -23,15 +24,16 @@ from tasks._run import say, transient
     retry_condition_fn=transient,
     timeout_seconds=6 * 3600,
 )
-def prepare_data(root: str, dataset: str, *, refresh: bool = False) -> DataVersion:
-    """Reproduce the data stages and publish the validation as an artifact. `refresh`: look for new upstream files first.
+def prepare_data(root: str, dataset: str, *, only_new: bool = False) -> DataVersion:
+    """Reproduce the data stages and publish the validation as an artifact. Files of your own are looked at for news first.
 
     Raises:
+        NothingNew: `only_new` was asked, and there is nothing since the last version.
         DataError: a source, a file or an expectation; training does not start.
     """
     ws = Workspace(Path(root))
     try:
-        if refresh:
+        if news(ws, load_catalogue(ws.catalogue).entry(dataset), only_new=only_new):
             versioning.refresh(ws, dataset, on_line=_progress)
         computed = versioning.reproduce(ws, dataset, on_line=_progress)
     except DataError:

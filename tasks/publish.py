@@ -10,7 +10,7 @@ from tasks._run import opened, say, transient
 
 @task(task_run_name="publish", tags=["publish"], retries=1, retry_condition_fn=transient, timeout_seconds=3600)
 def publish_bundle(root: str, run: str) -> Published:
-    """Write the signed bundle into the folder that the edge server offers."""
+    """Write the signed bundle into the folder that the edge server offers; it is served if its version is champion."""
     from cellwright.steps.publish import publish
 
     params, ws = opened(root, run)

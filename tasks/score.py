@@ -13,4 +13,4 @@ def score_candidates(root: str, run: str) -> int:
     """Measure accuracy, speed, size and energy of what was trained; returns how many candidates have a score."""
     _params, ws = opened(root, run)
     run_step(ws, "score", on_line=say)
-    return len([p for p in ws.scores.glob("*.json")])
+    return len(list(ws.scores.glob("*.json")))

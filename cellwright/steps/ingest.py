@@ -39,6 +39,30 @@ def ingest(params: Params, ws: Workspace, *, only_new: bool = False, progress: P
     return _result(entry, ws, new=[n for n in _names(ws.raw(entry.name)) if n not in before], grown=(), last_ms=None)
 
 
+def news(ws: Workspace, entry: Entry, *, only_new: bool = False) -> bool:
+    """Whether the data set's own files have come or grown since they were ingested. Sources of the catalogue never change.
+
+    Raises:
+        NothingNew: `only_new` was asked, and there is nothing.
+        SourceError: the files are not there.
+    """
+    raw = ws.raw(entry.name)
+    if entry.files is None:
+        if only_new and raw.is_dir():
+            raise NothingNew(f"{entry.name}: nothing new; its sources do not grow")
+        return False
+    manifest = Manifest.read(raw)
+    changed = changes(found_files(entry, ws.root), manifest, grows=entry.grows)
+    if only_new and not changed.any:
+        raise NothingNew(_nothing(entry, manifest))
+    return changed.any
+
+
+def _nothing(entry: Entry, manifest: Manifest) -> str:
+    since = "" if manifest.last_ms is None else f" since {when(manifest.last_ms, entry)}"
+    return f"{entry.name}: nothing new{since} at {entry.files}"
+
+
 def _generate(entry: Entry, ws: Workspace) -> None:
     from cellwright.data.city import generate
 
@@ -53,8 +77,7 @@ def _taken(entry: Entry, ws: Workspace, only_new: bool) -> Ingested:
     if changed.any:
         manifest = take(changed, raw, manifest, _newest(entry, changed))
     elif only_new:
-        since = "" if manifest.last_ms is None else f" since {when(manifest.last_ms, entry)}"
-        raise NothingNew(f"{entry.name}: nothing new{since} at {entry.files}")
+        raise NothingNew(_nothing(entry, manifest))
     return _result(entry, ws, [p.name for p in changed.new], [p.name for p in changed.grown], manifest.last_ms)
 
 

@@ -78,9 +78,8 @@ def fetch(
         typer.echo(f"{fetched.name} {fetched.version} is active already, verified; {fetched.path}")
         return
     size, rate = fetched.transfer.received_bytes / 1e3, fetched.rate_bps / 1e6
-    typer.echo(
-        f"{fetched.name} {fetched.version}: {size:.0f} kB in {fetched.seconds:.2f} s ({rate:.1f} Mbit/s), signature and hashes hold"
-    )
+    typer.echo(f"{fetched.name} {fetched.version}: {size:.0f} kB in {fetched.seconds:.2f} s ({rate:.1f} Mbit/s)")
+    typer.echo("verified    every hash, and the publisher's signature")
     typer.echo(f"active      {fetched.path}")
 
 

@@ -1,0 +1,75 @@
+"""The compute part that flows share: train, score, rank, register, publish, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.futures import as_completed
+
+from cellwright import runs
+from cellwright.errors import TrainingError
+from cellwright.files import write_json
+from cellwright.params import Params
+from cellwright.results import Registered
+from cellwright.workspace import Workspace
+from flows._runners import pool, task_runner
+from tasks._run import say
+from tasks.publish import publish_bundle
+from tasks.rank import rank_candidates
+from tasks.register import register_run
+from tasks.report import write_report
+from tasks.score import score_candidates
+from tasks.train import train_candidate
+
+
+def compute(params: Params, ws: Workspace, *, promote: bool, warm_start: dict[str, str] | None = None) -> Registered:
+    """Everything after the data, in the run's own folder; a run that was interrupted goes on where it ended.
+
+    The edge serves the new bundle if its version became champion. `warm_start`: candidate -> folder of the forecaster it starts from.
+
+    Raises:
+        WorkspaceError: another process works in this run.
+        CellwrightError: what a step raises.
+    """
+    root, run = str(ws.root), ws.run
+    with runs.locked(ws):
+        say(f"run      {run}")
+        train_all.with_options(task_runner=task_runner(params.runner))(root, run, warm_start or {})
+        score_candidates(root, run)
+        rank_candidates(root, run)
+        registered = register_run(root, run, promote and params.register_.promote)
+        publish_bundle(root, run)
+        write_report(root, run)
+        write_json(ws.run_folder / "finished.json", {"run": run})
+    return registered
+
+
+@flow(name="train candidates", flow_run_name="train {run}", validate_parameters=False)
+def train_all(root: str, run: str, warm_start: dict[str, str]) -> int:
+    """Train all candidates of a run side by side; one that fails is listed and stops nobody. Returns how many were trained.
+
+    Raises:
+        TrainingError: all of them failed.
+    """
+    ws = Workspace(Path(root), run)
+    params = runs.params_of(ws)
+    progress = create_progress_artifact(progress=0.0, key=f"training-{params.dataset}", description=f"Candidates of {run} trained")
+    failed: list[str] = []
+    with pool(params.runner) as workers:
+        futures = {train_candidate.submit(root, run, key, workers, warm_start.get(key)): key for key in params.train.models}
+        for done, future in enumerate(as_completed(list(futures)), start=1):
+            future.wait()
+            if not future.state.is_completed():
+                failed.append(futures[future])
+                say(f"train    {futures[future]} failed: {_why(future.state)}")
+            update_progress_artifact(progress, progress=100.0 * done / len(futures))
+    if len(failed) == len(futures):
+        raise TrainingError(f"every candidate failed ({', '.join(failed)}); see their reasons above")
+    return len(futures) - len(failed)
+
+
+def _why(state: object) -> str:
+    message = str(getattr(state, "message", "") or "")
+    return message.removeprefix("Task run encountered an exception ").strip() or str(state)
