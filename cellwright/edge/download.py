@@ -15,7 +15,8 @@ import httpx
 from cellwright.bundle.manifest import Descriptor, check_digest
 from cellwright.errors import BundleError, EdgeError, WorkspaceError
 
-ATTEMPTS = 4  # of one blob; each goes on where the one before broke off
+ATTEMPTS = 4  # in a row that bring next to nothing; each goes on where the one before broke off
+PROGRESS_BYTES = 256 * 1024  # a connection that brought as much was worth it, and the count starts anew
 _CHUNK_BYTES = 1 << 20
 _PAUSE_S = 0.2
 
@@ -76,29 +77,29 @@ class Download:
         """Fetch a blob to `target` by way of `partial`, which is kept when the connection breaks.
 
         Raises:
-            EdgeError: the connection broke `ATTEMPTS` times.
+            EdgeError: the connection broke `ATTEMPTS` times in a row without much progress.
             BundleError: the bytes are not those that the manifest names; they are thrown away.
             WorkspaceError: the disk is full.
         """
         with Arriving(partial, described, what) as arriving:
             resumed = arriving.size
-            for attempt in range(1, ATTEMPTS + 1):
+            failures = 0
+            while not arriving.complete:
+                before = arriving.size
                 try:
                     self._go_on(path, arriving)
-                    break
                 except httpx.HTTPError as error:
-                    if attempt == ATTEMPTS:
+                    failures = 1 if arriving.size - before >= PROGRESS_BYTES else failures + 1
+                    if failures == ATTEMPTS:
                         raise EdgeError(
                             f"the download of {what} broke off {ATTEMPTS} times ({error or type(error).__name__}); "
                             f"{arriving.size} of {described.size} bytes are there: run again to go on from there"
                         ) from error
-                    time.sleep(_PAUSE_S * attempt)
+                    time.sleep(_PAUSE_S * failures)
             arriving.finish(target)
         return Transfer(received_bytes=arriving.received, resumed_bytes=resumed)
 
     def _go_on(self, path: str, arriving: Arriving) -> None:
-        if arriving.complete:
-            return
         headers = {"Accept-Encoding": "identity"}
         if arriving.size:
             headers |= {"Range": f"bytes={arriving.size}-", "If-Range": f'"{arriving.described.digest}"'}
@@ -108,7 +109,7 @@ class Download:
                 arriving.restart()
             elif not response.headers.get("Content-Range", "").startswith(f"bytes {arriving.size}-"):
                 raise EdgeError(f"{self.url}{path} sent another range than was asked for; it cannot be resumed from there")
-            for chunk in response.iter_raw(_CHUNK_BYTES):
+            for chunk in response.iter_raw():  # as it comes: what is held back to fill a chunk is lost when the line breaks
                 arriving.add(chunk)
         if not arriving.complete:
             raise httpx.RemoteProtocolError("the edge sent less than it announced")
