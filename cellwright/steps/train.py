@@ -55,6 +55,7 @@ def train(
     candidate = resolve(params, panel.schema, key)
     spans = split(params.split, *(rows or (0, panel.schema.rows)))
     version = data_version(ws, params.dataset)
+    _check_start(warm_start)
     folder = ws.candidate(key)
     if done := _prepared(folder, _digest(params, candidate, version, spans, warm_start)):
         return done
@@ -64,6 +65,13 @@ def train(
         reason = str(error) if isinstance(error, CellwrightError) else f"{type(error).__name__}: {error}"
         _failed(candidate, version, reason).save(folder / RECORD)
         raise TrainingError(f"{key}: {reason}") from error
+
+
+def _check_start(warm_start: Path | None) -> None:
+    from cellwright.forecaster import FILE
+
+    if warm_start and not (warm_start / FILE).is_file():
+        raise TrainingError(f"cannot start from {warm_start}: there is no {FILE} in it; train without a warm start")
 
 
 def _prepared(folder: Path, digest: str) -> Trained | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -209,5 +210,7 @@ def _check_names(schema: PanelSchema, names: tuple[str, ...], what: str) -> None
 
 
 def as_json(candidate: Candidate) -> dict[str, dict[str, Any]]:
-    """Problem, options and settings of a candidate as plain dictionaries."""
-    return {"problem": asdict(candidate.problem), "options": asdict(candidate.options), "settings": asdict(candidate.settings)}
+    """Problem, options and settings of a candidate as they come back from a JSON file: lists, no tuples."""
+    parts = {"problem": candidate.problem, "options": candidate.options, "settings": candidate.settings}
+    plain: dict[str, dict[str, Any]] = json.loads(json.dumps({name: asdict(part) for name, part in parts.items()}))
+    return plain

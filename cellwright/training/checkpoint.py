@@ -66,4 +66,5 @@ class Checkpoint:
             stored = torch.load(path, map_location="cpu", weights_only=True)
             return cls(Progress(**stored.pop("progress")), **stored)
         except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise TrainingError(f"{path} is damaged ({error}); delete it, and training starts over") from error
+            # torch's own message advises to load without its safety
+            raise TrainingError(f"{path} is damaged ({type(error).__name__}); delete it, and training starts over") from error

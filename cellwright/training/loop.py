@@ -73,9 +73,9 @@ class Loop(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW, going on where the checkpoint stopped."""
-        s = self.settings
+        s, whole = self.settings, self.trainer.precision == "32-true"  # Lightning clips no gradients of fused and mixed
         optimizer = torch.optim.AdamW(
-            self.forecaster.network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, fused=True
+            self.forecaster.network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, fused=whole
         )
         if self._optimizer_state:
             optimizer.load_state_dict(self._optimizer_state)
@@ -197,7 +197,7 @@ def run(loop: Loop, training: Drawn, validation: Fixed) -> None:
     """
     if not loop.progress.ended:
         trainer = _trainer(loop.settings)
-        with _interruptible():
+        with _interruptible(), torch.random.fork_rng(devices=[]):
             trainer.fit(loop, training, validation)
     loop.cpu()
     loop.forecaster.network.load_state_dict(loop.best_weights)

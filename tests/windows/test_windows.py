@@ -1,5 +1,7 @@
 """Windows: which there are, what they hold, and that they never see what they must not."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -87,13 +89,11 @@ def test_no_window_crosses_a_segment_or_leaves_its_span(make_panel_static, histo
     rows = int(edges[-1])
     start = data.draw(st.integers(0, rows - 1))
     stop = data.draw(st.integers(start + 1, rows))
-    panel, problem = make_panel_static(rows, list(zip(edges[:-1], edges[1:], strict=True)), history, horizon)
+    panel, problem = make_panel_static(rows, list(pairwise(edges)), history, horizon)
     expected = [
         t
         for t in range(history, rows)
-        if t >= start
-        and t + horizon <= stop
-        and any(a <= t - history and t + horizon <= b for a, b in zip(edges[:-1], edges[1:], strict=True))
+        if t >= start and t + horizon <= stop and any(a <= t - history and t + horizon <= b for a, b in pairwise(edges))
     ]
     windows = Windows(panel, problem)
     if expected:
