@@ -211,6 +211,7 @@ def _check_names(schema: PanelSchema, names: tuple[str, ...], what: str) -> None
 
 def as_json(candidate: Candidate) -> dict[str, dict[str, Any]]:
     """Problem, options and settings of a candidate as they come back from a JSON file: lists, no tuples."""
-    parts = {"problem": candidate.problem, "options": candidate.options, "settings": candidate.settings}
-    plain: dict[str, dict[str, Any]] = json.loads(json.dumps({name: asdict(part) for name, part in parts.items()}))
+    c = candidate
+    parts = {"problem": asdict(c.problem), "options": asdict(c.options), "settings": asdict(c.settings)}
+    plain: dict[str, dict[str, Any]] = json.loads(json.dumps(parts))
     return plain

@@ -3,6 +3,7 @@
 import logging
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_the_learning_rate_is_halved_when_the_loss_stalls(make, panel, spans):
     fit(make(max_epochs=12, patience=12, lr_patience=1, learning_rate=0.05), panel, spans, on_epoch=records.append)
     rates = [r["learning_rate"] for r in records]
     assert rates[0] == 0.05
-    assert all(b in (a, a / 2) for a, b in zip(rates, rates[1:], strict=False))
+    assert all(b in (a, a / 2) for a, b in pairwise(rates))
     assert rates[-1] < 0.05
 
 

@@ -51,7 +51,7 @@ def test_rows_bound_what_is_split_and_trained_on(workspace, make_params):
 
 def test_a_failure_is_recorded_with_its_reason_and_tried_again(workspace, make_params):
     bad = make_params(problem={"history": 2})  # seasonal naive wants a history as long as the horizon
-    with pytest.raises(TrainingError, match="seasonal_naive: ValueError: .*horizon 3 is longer than history 2"):
+    with pytest.raises(TrainingError, match=r"seasonal_naive: ValueError: .*horizon 3 is longer than history 2"):
         train(bad, workspace, "seasonal_naive")
     record = Trained.read(workspace.candidate("seasonal_naive") / "candidate.json")
     assert record.status == "failed"
