@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import resource
 import shutil
@@ -109,6 +110,7 @@ def child(name: str, root: Path) -> None:
     done = normalise(Params(dataset=name), Workspace(root))
     taken = {
         "seconds": time.perf_counter() - begun,
+        "cpu_s": time.process_time(),
         "gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
         "repeated": done.duplicates_equal + done.duplicates_conflicting,
         "filled": sum(f.filled for f in done.features.values()),
@@ -131,22 +133,23 @@ def measure(case: Case) -> str:
     limit = f"{case.limit_s:g} s, {case.limit_gb:g} GB" if case.limit_s else f"{case.limit_gb:g} GB"
     return (
         f"| {case.name} | {rows:,} | {case.sites:,} | {case.features} | {size:.2f} | {panel:.2f} | {taken['seconds']:.1f} "
-        f"| {taken['gb']:.2f} | {limit} |"
+        f"| {taken['cpu_s']:.1f} | {taken['gb']:.2f} | {limit} |"
     )
 
 
 def page(rows: list[str]) -> str:
     """The dated result."""
-    head = "| case | rows | sites | features | source GB | panel GB | seconds | peak memory GB | limit |"
+    head = "| case | rows | sites | features | source GB | panel GB | seconds | CPU-seconds | peak memory GB | limit |"
     versions = f"Python {platform.python_version()}, polars {pl.__version__}, NumPy {np.__version__}"
     lines = [
         f"# Normalising, {datetime.now(UTC):%Y-%m-%d}",
         "",
         f"`python benchmarks/normalise.py` on {platform.machine()}, {pl.thread_pool_size()} threads; {versions}.",
+        f"Load average at the end {os.getloadavg()[0]:.1f}: seconds grow with it, CPU-seconds hardly do.",
         "Peak memory is that of the child process, libraries included. The limits are what the project promises.",
         "",
         head,
-        "|" + " --- |" * 9,
+        "|" + " --- |" * 10,
     ]
     return "\n".join([*lines, *rows, ""])
 
