@@ -44,4 +44,4 @@ lock:
 	sed -i -E 's/^(torch==[0-9.]+)\+[a-z0-9]+/\1/' constraints.txt
 
 clean:
-	rm -rf artifacts .cellwright data/raw data/panels data/validation
+	rm -rf artifacts .cellwright/* data/raw data/panels data/validation

@@ -194,11 +194,15 @@ class Monitor(Section):
     """Watch the champion."""
 
     detector: str = Field("adwin", description="drift detector")
-    detector_options: dict[str, Any] = Field(default_factory=dict)
+    detector_options: dict[str, Any] = Field(default_factory=dict, description="the detector's own options, by name")
+    policy: str = Field("cooldown", description="when drift leads to retraining")
     batch_h: Positive = Field(24, description="telemetry released a run, hours")
-    cooldown_h: Annotated[float, Field(ge=0)] = Field(72, description="no second retraining for this long, hours of telemetry")
+    memory_h: Positive = Field(24 * 14, description="telemetry that a detector remembers, hours")
     min_sites: Count = Field(3, description="sites that must drift before retraining is asked for")
-    retrain_window_h: Positive = Field(24 * 14, description="newest stretch that retraining may use, hours")
+    settle_h: Annotated[float, Field(ge=0)] = Field(168, description="telemetry of the new regime that retraining waits for, hours")
+    cooldown_h: Annotated[float, Field(ge=0)] = Field(168, description="no second retraining for this long, hours of telemetry")
+    retrain_window_h: Positive = Field(24 * 21, description="newest stretch that retraining may use, hours")
+    holdout_h: Positive = Field(48, description="newest hours of it kept for validation, and as many for the test")
 
 
 class Params(Section):

@@ -86,6 +86,39 @@ class Normalised(Result):
     features: dict[str, FeatureCounts]
 
 
+class Check(Result):
+    """One expectation of a data set, held against its panel."""
+
+    expectation: str  # Great Expectations' type
+    title: str
+    feature: str | None
+    limit: str  # in words, with the unit
+    passed: bool
+    what: str  # what is counted: "sites", "days", "features" …
+    count: int  # of those that broke it
+    of: int
+    examples: list[str]  # the first of them
+    observed: str  # the value nearest to the limit, or furthest beyond it
+
+
+class Validated(Result):
+    """What `validate` found; results.json in the validation folder, beside index.html."""
+
+    dataset: str
+    passed: bool
+    rows: int
+    sites: int
+    first: str
+    last: str
+    compared_with: str | None  # last row of the accepted version that the shift is measured against; None: there is none
+    not_checked: list[str]  # what was not, and why
+    checks: list[Check]
+
+    def __str__(self) -> str:
+        held = sum(check.passed for check in self.checks)
+        return f"{self.dataset}: {held} of {len(self.checks)} expectations held on {self.rows:,} rows × {self.sites:,} sites"
+
+
 class Reading(Result):
     """Energy of one component."""
 
@@ -263,3 +296,28 @@ class Published(Result):
     parity: float  # largest relative difference to torch
     int8_reason: str = ""  # what became of the INT8 model, in words
     latest: bool = True  # whether the edge serves this version
+
+
+class SiteDrift(Result):
+    """A change of a forecast's error at one site."""
+
+    site: str
+    time: str  # when it was noticed
+    size: float  # relative: +0.5 is half as much error again
+
+
+class Observation(Result):
+    """One run of the monitor."""
+
+    dataset: str
+    version: str  # of the champion
+    first_row: int  # rows [first_row, stop_row) were released
+    stop_row: int
+    first: str
+    stop: str
+    mae: float  # one step ahead, in the target's unit
+    usual_mae: float  # what is usual at these hours and sites
+    drifts: list[SiteDrift]  # found in this run
+    pending: list[SiteDrift]  # nothing was done about these yet
+    retrain: bool
+    reason: str

@@ -55,7 +55,9 @@ def train_all(root: str, run: str, warm_start: dict[str, str]) -> int:
     """
     ws = Workspace(Path(root), run)
     params = runs.params_of(ws)
-    progress = create_progress_artifact(progress=0.0, key=f"training-{params.dataset}", description=f"Candidates of {run} trained")
+    progress = create_progress_artifact(
+        progress=0.0, key=f"training-{params.dataset}", description=f"Candidates of {run} trained"
+    )
     failed: list[str] = []
     with pool(params.runner) as workers:
         futures = {train_candidate.submit(root, run, key, workers, warm_start.get(key)): key for key in params.train.models}

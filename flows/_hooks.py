@@ -1,4 +1,4 @@
-"""What is told to people and other systems when a run fails, is refused, or drift is found: events they can subscribe to."""
+"""What is told to people and other systems when a run fails or is refused: events they can subscribe to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from prefect.events import emit_event
 
 FAILED = "cellwright.run.failed"
 REFUSED = "cellwright.data.refused"
-DRIFT = "cellwright.drift"
 
 
 def notify(flow: Any, flow_run: Any, state: Any) -> None:

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 from prefect import flow
 from pydantic import Field
 
 from cellwright import runs
-from cellwright.catalogue import load_catalogue
-from cellwright.families import members
 from cellwright.params import Params, load
-from cellwright.workspace import find_root
+from flows._catalogue import ROOT, DataSet, Model
 from flows._chain import compute
 from flows._hooks import notify
 from tasks._run import say
 from tasks.prepare_data import prepare_data
-
-ROOT = find_root(Path(__file__).parent)
-# The form in the Prefect UI offers these as lists to choose from.
-DataSet = StrEnum("DataSet", {name: name for name in load_catalogue(ROOT / "data" / "catalogue.yaml").names})  # type: ignore[misc]
-Model = StrEnum("Model", {name: name for name in members("models")})  # type: ignore[misc]
 
 
 @flow(
@@ -63,4 +54,3 @@ def _params(dataset: DataSet | None, models: list[Model] | None, budget_s: float
     given += [f"train.models=[{', '.join(m.value for m in models)}]"] if models else []
     given += [f"train.budget_s={budget_s}"] if budget_s else []
     return load(ROOT / "params.yaml", given)
-

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellwright.errors import RegistryError, UnknownName
 from cellwright.files import whole_folder
+from cellwright.panel import Panel
+from cellwright.params import Params
+from cellwright.registry.names import model_name
 from cellwright.registry.store import reading, writing
 from cellwright.registry.versions import CHALLENGER, champion_of, crown, step_back
 from cellwright.workspace import Workspace
@@ -89,6 +92,20 @@ def champion(ws: Workspace, model_name: str) -> Path:
         if version is None:
             raise RegistryError(f"{model_name} has no champion yet; register a run, or `cellwright champion promote {model_name} VERSION`")
         return fetch(client, ws, model_name, version)
+
+
+def present(params: Params, ws: Workspace) -> Champion:
+    """The champion of the data set and problem that the parameters name, with its forecaster in `folder`.
+
+    Raises:
+        RegistryError: there is none; or the store cannot be used.
+    """
+    targets = params.problem.targets or Panel.open(ws.panel(params.dataset)).schema.targets
+    name = model_name(params.dataset, targets, params.problem.history, params.problem.horizon)
+    found = next((c for c in list_champions(ws) if c.model_name == name), None)
+    if found is None or found.version is None:
+        raise RegistryError(f"{name} has no champion yet; `cellwright run --dataset {params.dataset}` makes one")
+    return replace(found, folder=champion(ws, name))
 
 
 def fetch(client: MlflowClient, ws: Workspace, model_name: str, version: str) -> Path:

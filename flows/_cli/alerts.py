@@ -10,7 +10,8 @@ from prefect.blocks.webhook import Webhook
 from prefect.events.actions import CallWebhook
 from prefect.events.schemas.automations import EventTrigger, Posture
 
-from flows._hooks import DRIFT, FAILED, REFUSED
+from flows._hooks import FAILED, REFUSED
+from tasks.observe import DRIFT
 
 NAME = "cellwright alerts"
 _MESSAGE = (

@@ -21,7 +21,8 @@ def run_benchmark(
         CellwrightError: what stopped it.
     """
     prefect_environment(ws)
-    from flows.benchmark import DataSet, benchmark
+    from flows._catalogue import DataSet
+    from flows.benchmark import benchmark
 
     if not quiet:
         _speak()

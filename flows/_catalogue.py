@@ -1,0 +1,14 @@
+"""The choices that the forms of the Prefect UI offer."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+
+from cellwright.catalogue import load_catalogue
+from cellwright.families import members
+from cellwright.workspace import find_root
+
+ROOT = find_root(Path(__file__).parent)
+DataSet = StrEnum("DataSet", {name: name for name in load_catalogue(ROOT / "data" / "catalogue.yaml").names})  # type: ignore[misc]
+Model = StrEnum("Model", {name: name for name in members("models")})  # type: ignore[misc]
