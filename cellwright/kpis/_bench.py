@@ -173,9 +173,9 @@ class Bench:
         """Where a KPI is from, if it is not measured."""
         found: dict[str, str] = {}
         if (training := entry.trained.energy) is not None:
-            found |= marked(OF_TRAINING, training, "apportioned by CPU-seconds" if training.shared else "")
+            found |= _marked(OF_TRAINING, training, "apportioned by CPU-seconds" if training.shared else "")
         if running.energy is not None:
-            found |= marked(OF_FORECASTING, running.energy, "")
+            found |= _marked(OF_FORECASTING, running.energy, "")
         if running.without_onnx:
             found |= {"bundle_bytes": f"absent: {running.without_onnx}"}
         if not self.ground(entry.forecaster.problem)[1].seasonal:
@@ -212,7 +212,7 @@ def costs_of(trained: Trained, running: Running, params: Params) -> Costs:
     )
 
 
-def marked(kpis: tuple[str, ...], reading: EnergyReading, more: str) -> dict[str, str]:
+def _marked(kpis: tuple[str, ...], reading: EnergyReading, more: str) -> dict[str, str]:
     """The source of KPIs that rest on a reading, where it is not measured."""
     if reading.source in (None, "measured"):
         return {}

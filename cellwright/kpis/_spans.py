@@ -18,6 +18,7 @@ from cellwright.kpis.mase import naive_mae
 from cellwright.panel import Panel
 
 SPANS = ("validation", "test")
+_SITES_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,14 @@ class Scale:
 
     @classmethod
     def of(cls, panel: Panel, targets: tuple[str, ...], start: int, stop: int, season: int) -> Scale:
-        """From the training rows [start, stop)."""
-        values = np.stack([panel.values(target)[start:stop] for target in targets], axis=-1)
-        good = np.stack([panel.good(target)[start:stop] for target in targets], axis=-1)
-        return cls(*naive_mae(values, good, season))
+        """From the training rows [start, stop); some hundred sites at a time, for the memory's sake."""
+        parts = []
+        for first in range(0, len(panel.schema.sites), _SITES_AT_ONCE):
+            sites = slice(first, first + _SITES_AT_ONCE)
+            values = np.stack([panel.values(target)[start:stop, sites] for target in targets], axis=-1)
+            good = np.stack([panel.good(target)[start:stop, sites] for target in targets], axis=-1)
+            parts.append(naive_mae(values, good, season))
+        return cls(np.concatenate([errors for errors, _ in parts]), parts[0][1])
 
 
 def evidence(forecast: np.ndarray, truth: Truth, scale: Scale, grid: tuple[int, int] | None) -> Forecasts:

@@ -98,7 +98,7 @@ def _legend(board: Leaderboard) -> Text:
     parts = ["★ champion"]
     if board.choice.similar:
         parts.append("≈ as accurate")
-    parts.append("◆ nobody is better in both accuracy and energy")
+    parts.append("◆ Pareto front of accuracy and energy")
     if any(row.beats_ridge is False for row in board.rows):
         parts.append("dim: does not beat ridge")
     return Text("   ".join(parts), style="dim")

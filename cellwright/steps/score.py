@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from cellwright.energy.replay import SERIALLY, replayed
+from cellwright.energy.replay import SERIALLY, Replay, replayed
 from cellwright.errors import CellwrightError, TrainingError
-from cellwright.kpis._bench import OF_TRAINING, Bench, Entry, marked
+from cellwright.kpis._bench import OF_TRAINING, Bench, Entry
 from cellwright.kpis._contract import Costs, kpi
 from cellwright.kpis._exports import Exports
 from cellwright.kpis._spans import SPANS
@@ -134,14 +134,21 @@ def _alone(params: Params, ws: Workspace, bench: Bench, scored: Scored, say: Say
         return scored
     say(f"{scored.title}: trains alone for {params.score.replay_s:g} s, to measure its energy")
     candidate = resolve(params, bench.panel.schema, scored.key, options=trained.options)
-    folder = ws.candidate(scored.key)
-    replay = replayed(candidate, trained, bench.panel, bench.spans, params.energy, folder=folder, seconds=params.score.replay_s)
-    if replay is None:
+    folder, seconds = ws.candidate(scored.key), params.score.replay_s
+    try:
+        replay = replayed(candidate, trained, bench.panel, bench.spans, params.energy, folder=folder, seconds=seconds)
+    except TrainingError as error:
+        say(f"{scored.title}: its energy stays apportioned: {error}")
         return scored
+    return scored if replay is None else _with_energy(scored, trained, replay, params)
+
+
+def _with_energy(scored: Scored, trained: Trained, replay: Replay, params: Params) -> Scored:
     costs = Costs(train_cpu_s=trained.cpu_s, train_energy=replay.reading, prices=params.prices)
+    words = f"{replay.reading.source}: {replay.words}"
     return scored.model_copy(
         update={
             "cost": {**scored.cost, **{name: kpi(name).compute(costs) for name in OF_TRAINING}},
-            "sources": {**scored.sources, **marked(OF_TRAINING, replay.reading, replay.words)},
+            "sources": {**scored.sources, **dict.fromkeys(OF_TRAINING, words)},
         }
     )

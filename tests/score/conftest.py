@@ -1,4 +1,4 @@
-"""A trained run on a small panel: four candidates, all in one workspace, shared by the tests of this room."""
+"""A trained run on a small panel: three candidates, all in one workspace, shared by the tests of this room."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from cellwright.steps.train import train
 from cellwright.workspace import Workspace
 
 ROWS, SITES = 720, 9
-MODELS = ["persistence", "ridge", "dlinear", "gru"]
+MODELS = ["persistence", "ridge", "mlp"]
 
 
 def small() -> Panel:

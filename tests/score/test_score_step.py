@@ -13,7 +13,7 @@ from cellwright.steps.rank import rank
 from cellwright.steps.score import score
 from cellwright.workspace import Workspace
 
-MODELS = ["persistence", "ridge", "dlinear", "gru"]
+MODELS = ["persistence", "ridge", "mlp"]
 
 
 @pytest.fixture
@@ -97,29 +97,29 @@ def test_sources_tell_what_is_not_measured_and_finalists_are_measured_serially(s
 def test_what_is_scored_already_is_not_scored_again(copy, make_params):
     lines: list[str] = []
     before = {key: copy.score(key).read_bytes() for key in MODELS}
-    onnx = copy.onnx("gru").stat().st_mtime_ns
+    onnx = copy.onnx("mlp").stat().st_mtime_ns
     score(make_params(), copy, on_progress=lines.append)
     assert lines == []
     assert {key: copy.score(key).read_bytes() for key in MODELS} == before
-    assert copy.onnx("gru").stat().st_mtime_ns == onnx
+    assert copy.onnx("mlp").stat().st_mtime_ns == onnx
 
 
 def test_a_damaged_candidate_is_listed_with_its_reason_and_stops_nobody_else(copy, make_params):
-    (copy.candidate("gru") / "forecaster.safetensors").write_bytes(b"half a file")
-    card = copy.candidate("dlinear") / "candidate.json"
+    (copy.candidate("mlp") / "forecaster.safetensors").write_bytes(b"half a file")
+    card = copy.candidate("persistence") / "candidate.json"
     failed = Trained.read(card).model_copy(update={"status": "failed", "reason": "the train loss of epoch 2 is nan"})
     failed.save(card)
     scored = score(make_params(), copy)
-    assert [s.key for s in scored] == ["persistence", "ridge"]
-    assert "missing or damaged" in Failure.read(copy.failed_score("gru")).reason
+    assert [s.key for s in scored] == ["ridge"]
+    assert "missing or damaged" in Failure.read(copy.failed_score("mlp")).reason
     board = rank(make_params(), copy)
-    assert {f.key: f.reason for f in board.failures}["dlinear"] == "the train loss of epoch 2 is nan"
-    assert {row.key for row in board.rows} == {"persistence", "ridge"}
+    assert {f.key: f.reason for f in board.failures}["persistence"] == "the train loss of epoch 2 is nan"
+    assert {row.key for row in board.rows} == {"ridge"}
 
 
 def test_when_nobody_can_be_scored_every_reason_is_told(copy, make_params):
     shutil.rmtree(copy.candidate("x").parent)
-    with pytest.raises(TrainingError, match=r"no candidate could be scored.*gru: .*candidate.json is missing"):
+    with pytest.raises(TrainingError, match=r"no candidate could be scored.*mlp: .*candidate.json is missing"):
         score(make_params(), copy)
     with pytest.raises(TrainingError, match="no candidate has a score"):
         rank(make_params(), copy)
@@ -129,7 +129,7 @@ def test_the_leaderboard_ranks_chooses_and_is_kept(scored_run, make_params):
     board = rank(make_params(), scored_run)
     assert Leaderboard.read(scored_run.leaderboard) == board
     assert board.rows[0].key == board.choice.key
-    assert [row.rank for row in board.rows] == [1, 2, 3, 4]
+    assert [row.rank for row in board.rows] == [1, 2, 3]
     assert (board.unit, board.test_windows, board.horizon) == ("Mbit/s", 70, 3)
     assert board.kpi_units["mae"] == "Mbit/s"
     assert board.kpi_units["cost_train"] == "EUR"
