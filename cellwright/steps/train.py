@@ -40,20 +40,21 @@ def train(
     Args:
         warm_start: folder of a forecaster whose weights and scaler are the start.
         shared: others train at the same time (for the energy reading).
-        rows: rows [start, stop) of the panel to split and train on; None: all.
+        rows: rows [start, stop) of the panel to split and train on; None: what `params.split` says.
         on_epoch: called with the line of history.jsonl at each epoch's end.
 
     Raises:
         WrongUse: the key, its options or the problem cannot be meant; nothing was started.
         TrainingError: training failed; candidate.json holds the reason.
     """
+    from cellwright.data.split import spans as spans_of
     from cellwright.data.split import split
     from cellwright.training.candidates import resolve
     from cellwright.versioning import data_version
 
     panel = Panel.open(ws.panel(params.dataset))
     candidate = resolve(params, panel.schema, key)
-    spans = split(params.split, *(rows or (0, panel.schema.rows)))
+    spans = split(params.split, *rows) if rows else spans_of(params.split, panel.schema)
     version = data_version(ws, params.dataset)
     _check_start(warm_start)
     folder = ws.candidate(key)
@@ -125,8 +126,7 @@ def _train(
     trials = 0
     if params.search.trials and warm is None:
         candidate, trials = search(params, ws, candidate, panel, spans)
-    for target in candidate.problem.targets:
-        panel.values(target)  # reading the panel, and importing what that takes, is not the candidate's energy
+    _read(panel, candidate)
     with Meter(params.energy, shared=shared, threads=params.runner.threads_per_worker) as meter:
         fitted = fit(candidate, panel, spans, folder=folder, warm=warm, on_epoch=on_epoch)
     fitted.forecaster.save(folder)
@@ -134,6 +134,13 @@ def _train(
     trained.save(folder / RECORD)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return trained
+
+
+def _read(panel: Panel, candidate: Candidate) -> None:
+    """Reading the panel, and importing what that takes, is not the candidate's energy."""
+    for feature in {name.partition("@")[0] for name in candidate.problem.features} - {"valid"}:
+        panel.values(feature)
+        panel.good(feature)
 
 
 def _record(

@@ -1,7 +1,9 @@
 """The one training loop: it learns, ends for a reason, goes on from a checkpoint bit for bit, and starts warm."""
 
+import json
 import logging
 import math
+import signal
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,9 +16,10 @@ from cellwright.data.windows import Windows
 from cellwright.errors import DataError, TrainingError
 from cellwright.forecaster import forecast_panel
 from cellwright.params import Split
-from cellwright.training.batches import Drawn, Pool
+from cellwright.training.batches import Drawn, Fixed, Pool
 from cellwright.training.candidates import resolve
-from cellwright.training.fit import CHECKPOINT, fit
+from cellwright.training.checkpoint import Checkpoint
+from cellwright.training.fit import CHECKPOINT, fit, mean_loss
 from cellwright.training.loop import loss_sum
 
 
@@ -71,9 +74,6 @@ def test_the_best_weights_are_kept(make, panel, spans):
     fitted = fit(candidate, panel, spans, on_epoch=records.append)
     losses = [r["validation_loss"] for r in records]
     assert fitted.validation_loss == min(losses)
-    from cellwright.training.batches import Fixed
-    from cellwright.training.fit import mean_loss
-
     windows = Windows(panel, candidate.problem)
     held = Fixed(Pool(windows, windows.origins(*spans.validation)), batch=1000)
     with torch.no_grad():
@@ -101,8 +101,6 @@ def test_the_learning_rate_is_halved_when_the_loss_stalls(make, panel, spans):
 
 
 def test_history_has_a_line_an_epoch(make, panel, spans, tmp_path):
-    import json
-
     fit(make(max_epochs=3), panel, spans, folder=tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in lines] == [1, 2, 3]
@@ -143,14 +141,24 @@ def test_going_on_from_a_checkpoint_equals_never_having_stopped(make, panel, spa
     assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
 
 
+def test_ctrl_c_stays_a_keyboard_interrupt_and_the_checkpoint_stays(make, panel, spans, tmp_path):
+    def stop(record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), panel, spans, folder=tmp_path, on_epoch=stop)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert Checkpoint.load(tmp_path / CHECKPOINT).progress.epoch == 2
+
+
 def losses(folder):
     """Lines of history.jsonl up to the first time in them."""
     return [line.split('"elapsed_s"')[0] for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
 def test_the_budget_is_not_renewed_by_a_restart(make, panel, spans, tmp_path):
-    from cellwright.training.checkpoint import Checkpoint
-
     candidate = make(max_epochs=3)
     fit(candidate, panel, spans, folder=tmp_path)
     state = Checkpoint.load(tmp_path / CHECKPOINT)

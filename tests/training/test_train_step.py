@@ -47,6 +47,8 @@ def test_other_data_is_trained_on_anew(workspace, make_params, make_panel):
 
 def test_rows_bound_what_is_split_and_trained_on(workspace, make_params):
     assert train(make_params(), workspace, "ridge", rows=(200, 300)).windows == 4 * (80 - 3 + 1)
+    stretch = make_params(split={"since": 300, "until": 420})
+    assert train(stretch, workspace, "ridge").windows == 4 * (96 - 3 + 1)
 
 
 def test_a_failure_is_recorded_with_its_reason_and_tried_again(workspace, make_params):
