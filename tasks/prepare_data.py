@@ -10,7 +10,9 @@ from prefect.artifacts import create_markdown_artifact
 from cellwright import versioning
 from cellwright.catalogue import load_catalogue
 from cellwright.errors import DataError
-from cellwright.results import DataVersion
+from cellwright.results import DataVersion, Validated
+from cellwright.steps.ingest import news
+from cellwright.steps.ingest import news
 from cellwright.workspace import Workspace
 from tasks._artifacts import validation_markdown
 from tasks._run import say, transient
@@ -51,7 +53,7 @@ def _publish(ws: Workspace, dataset: str) -> None:
     results = ws.validation(dataset) / "results.json"
     if results.is_file():
         create_markdown_artifact(
-            validation_markdown(results), key=f"validation-{dataset}", description=f"Validation of {dataset}"
+            validation_markdown(Validated.read(results)), key=f"validation-{dataset}", description=f"Validation of {dataset}"
         )
 
 

@@ -53,14 +53,14 @@ class Entry:
 class Bench:
     """Panel, spans and truth of a run, against which its candidates are measured one by one."""
 
-    def __init__(self, params: Params, ws: Workspace, rows: tuple[int, int] | None) -> None:
-        from cellwright.data.split import split
+    def __init__(self, params: Params, ws: Workspace) -> None:
+        from cellwright.data.split import spans
         from cellwright.versioning import data_version
 
         self.params, self.ws = params, ws
         self.panel = Panel.open(ws.panel(params.dataset))
         self.version: DataVersion = data_version(ws, params.dataset)
-        self.spans: Spans = split(params.split, *(rows or (0, self.panel.schema.rows)))
+        self.spans: Spans = spans(params.split, self.panel.schema)
         self._ground: tuple[dict[str, Truth], Scale] | None = None
 
     def entry(self, key: str) -> Entry | Scored:

@@ -27,7 +27,7 @@ Say = Callable[[str], None]
 T = TypeVar("T")
 
 
-def score(params: Params, ws: Workspace, *, on_progress: Say | None = None, rows: tuple[int, int] | None = None) -> list[Scored]:
+def score(params: Params, ws: Workspace, *, on_progress: Say | None = None) -> list[Scored]:
     """Score every trained candidate of the run. One already scored from the same files and parameters is not scored again.
 
     Writes, in `ws.scores`: <key>.json, <key>.npz (forecasts), truth.npz, onnx/<key>.onnx, and failed/<key>.json for a candidate
@@ -35,7 +35,6 @@ def score(params: Params, ws: Workspace, *, on_progress: Say | None = None, rows
 
     Args:
         on_progress: called with one line a candidate.
-        rows: rows [start, stop) of the panel that were trained on and split; None: all.
 
     Raises:
         TrainingError: no candidate could be scored; the message has each one's reason.
@@ -43,7 +42,7 @@ def score(params: Params, ws: Workspace, *, on_progress: Say | None = None, rows
     from cellwright.training.runner import bounded
 
     say = on_progress or (lambda line: None)
-    bench = Bench(params, ws, rows)
+    bench = Bench(params, ws)
     with bounded(params.runner.threads_per_worker):
         scored, failures = _all(bench, params.train.models, say)
         if not scored:

@@ -30,7 +30,6 @@ def train(
     *,
     warm_start: Path | None = None,
     shared: bool = False,
-    rows: tuple[int, int] | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Trained:
     """Train the candidate `key`, resume it, or return its record if it is trained already from the same inputs.
@@ -40,7 +39,6 @@ def train(
     Args:
         warm_start: folder of a forecaster whose weights and scaler are the start.
         shared: others train at the same time (for the energy reading).
-        rows: rows [start, stop) of the panel to split and train on; None: what `params.split` says.
         on_epoch: called with the line of history.jsonl at each epoch's end.
 
     Raises:
@@ -48,13 +46,13 @@ def train(
         TrainingError: training failed; candidate.json holds the reason.
     """
     from cellwright.data.split import spans as spans_of
-    from cellwright.data.split import split
+    from cellwright.data.split import spans as spans_of
     from cellwright.training.candidates import resolve
     from cellwright.versioning import data_version
 
     panel = Panel.open(ws.panel(params.dataset))
     candidate = resolve(params, panel.schema, key)
-    spans = split(params.split, *rows) if rows else spans_of(params.split, panel.schema)
+    spans = spans_of(params.split, panel.schema)
     version = data_version(ws, params.dataset)
     _check_start(warm_start)
     folder = ws.candidate(key)

@@ -46,7 +46,6 @@ def test_other_data_is_trained_on_anew(workspace, make_params, make_panel):
 
 
 def test_rows_bound_what_is_split_and_trained_on(workspace, make_params):
-    assert train(make_params(), workspace, "ridge", rows=(200, 300)).windows == 4 * (80 - 3 + 1)
     stretch = make_params(split={"since": 300, "until": 420})
     assert train(stretch, workspace, "ridge").windows == 4 * (96 - 3 + 1)
 
@@ -71,7 +70,8 @@ def test_a_wrong_name_starts_nothing(workspace, make_params):
 def test_a_warm_start_is_recorded_by_name(workspace, make_params):
     train(make_params(), workspace, "mlp")
     other = Workspace(workspace.root, "later")
-    trained = train(make_params(), other, "mlp", warm_start=workspace.candidate("mlp"), rows=(100, 480))
+    newest = make_params(split={"since": 100, "until": 480})
+    trained = train(newest, other, "mlp", warm_start=workspace.candidate("mlp"))
     assert trained.warm_start == "mlp"
     with pytest.raises(TrainingError, match=r"cannot start from .*nowhere: there is no forecaster\.safetensors"):
         train(make_params(), other, "mlp", warm_start=workspace.root / "nowhere")
