@@ -12,7 +12,6 @@ from cellwright.catalogue import load_catalogue
 from cellwright.errors import DataError
 from cellwright.results import DataVersion, Validated
 from cellwright.steps.ingest import news
-from cellwright.steps.ingest import news
 from cellwright.workspace import Workspace
 from tasks._artifacts import validation_markdown
 from tasks._run import say, transient

@@ -46,7 +46,6 @@ def train(
         TrainingError: training failed; candidate.json holds the reason.
     """
     from cellwright.data.split import spans as spans_of
-    from cellwright.data.split import spans as spans_of
     from cellwright.training.candidates import resolve
     from cellwright.versioning import data_version
 
