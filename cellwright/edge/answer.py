@@ -1,6 +1,6 @@
 """A forecast's answer as JSON.
 
-{"bundle", "version", "digest", "times": [ISO 8601 …], "units": {target: unit},
+{"bundle", "version", "digest", "precision": "fp32" or "int8", "times": [ISO 8601 …], "units": {target: unit},
  "forecasts": {site: {target: [horizon values]}}, "quantiles": {site: {target: {"0.1": [...]}}} (where the model has them)}
 """
 

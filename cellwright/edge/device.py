@@ -224,17 +224,32 @@ def ask(url: str, request: dict[str, Any], *, ca: Path | None = None) -> dict[st
         RequestError: the edge refuses it; the message is the edge's.
         EdgeError: it cannot be reached, or is too busy.
     """
+    return _exchange("POST", url, "/v1/forecast", ca, json.dumps(request))
+
+
+def offered(url: str, *, ca: Path | None = None) -> tuple[str, ...]:
+    """Names of the bundles that an edge has a latest version of.
+
+    Raises:
+        EdgeError: it cannot be reached.
+    """
+    listed = _exchange("GET", url, "/v1/bundles", ca).get("bundles", [])
+    return tuple(bundle["name"] for bundle in listed if bundle.get("latest"))
+
+
+def _exchange(method: str, url: str, path: str, ca: Path | None, content: str | None = None) -> dict[str, Any]:
     verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(ca)) if ca else True
     try:
-        response = httpx.post(f"{url.rstrip('/')}/v1/forecast", content=json.dumps(request), timeout=_TIMEOUT, verify=verify)
+        response = httpx.request(method, f"{url.rstrip('/')}{path}", content=content, timeout=_TIMEOUT, verify=verify)
         body = response.json()
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise EdgeError(f"cannot reach an edge at {url} ({error}); start one with `cellwright edge serve`") from error
     except ValueError:
         raise EdgeError(f"{url} answered no JSON (status {response.status_code}); is it a Cellwright edge?") from None
+    if not isinstance(body, dict):
+        raise EdgeError(f"{url} answered no JSON object; is it a Cellwright edge?")
     if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
         raise EdgeError(f"{url} is too busy: {body.get('detail')}")
     if response.is_error:
         raise RequestError(response.status_code, str(body.get("detail", response.reason_phrase)))
-    answer: dict[str, Any] = body
-    return answer
+    return body

@@ -25,8 +25,8 @@ _FILE = {"fp32": media.MODEL, "int8": media.MODEL_INT8}
 class Predictor:
     """Answers requests (see request.py) from one bundle. Safe to call from several threads."""
 
-    def __init__(self, manifest: Manifest, problem: ServedProblem, session: Any) -> None:
-        self.manifest, self.problem, self._session = manifest, problem, session
+    def __init__(self, manifest: Manifest, problem: ServedProblem, session: Any, precision: Precision) -> None:
+        self.manifest, self.problem, self.precision, self._session = manifest, problem, precision, session
         self._index = {site: i for i, site in enumerate(problem.sites)}
 
     @classmethod
@@ -38,7 +38,7 @@ class Predictor:
         """
         manifest = verify(folder, trust)
         problem = read_problem(folder, manifest)
-        predictor = cls(manifest, problem, open_session(read_layer(folder, manifest, _FILE[precision]), threads))
+        predictor = cls(manifest, problem, open_session(read_layer(folder, manifest, _FILE[precision]), threads), precision)
         predictor.warm()
         return predictor
 
@@ -60,7 +60,8 @@ class Predictor:
 
     def answer(self, asked: Asked, forecast: np.ndarray) -> dict[str, Any]:
         """The answer as JSON."""
-        who = {"bundle": self.manifest.name, "version": self.manifest.version, "digest": self.manifest.digest}
+        m = self.manifest
+        who = {"bundle": m.name, "version": m.version, "digest": m.digest, "precision": self.precision}
         return {**who, **answer(asked, forecast, self.problem, self._index)}
 
     def warm(self) -> None:

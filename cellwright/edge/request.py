@@ -22,7 +22,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 
@@ -212,9 +213,24 @@ def _history(problem: ServedProblem, nodes: np.ndarray, needed: np.ndarray, tabl
 
 def _known(problem: ServedProblem, first_ms: int) -> np.ndarray:
     """(history + horizon, known)."""
-    steps = np.arange(-problem.history, problem.horizon)
-    times = first_ms + np.round(steps * problem.cadence_ms).astype(np.int64)
-    return calendar(times, problem.timezone, problem.clock)[:, [NAMES.index(k) for k in problem.known]]
+    p = problem
+    return _calendar_of(first_ms, p.history, p.horizon, p.cadence_ms, p.known, p.timezone, p.clock)
+
+
+@lru_cache(maxsize=256)  # all devices ask about the same few steps
+def _calendar_of(
+    first_ms: int,
+    history: int,
+    horizon: int,
+    cadence_ms: float,
+    known: tuple[str, ...],
+    timezone: str,
+    clock: Literal["utc", "relative"],
+) -> np.ndarray:
+    times = first_ms + np.round(np.arange(-history, horizon) * cadence_ms).astype(np.int64)
+    found = calendar(times, timezone, clock)[:, [NAMES.index(k) for k in known]]
+    found.flags.writeable = False
+    return found
 
 
 def _only(given: Mapping[str, Any], known: set[str], where: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cellwright.bundle import store
+from cellwright.bundle import media, store
 from cellwright.bundle.keys import Trust
 from cellwright.bundle.layout import INDEX, LAYOUT, verify
 from cellwright.bundle.manifest import Manifest
@@ -79,7 +79,7 @@ class Snapshot:
 
 
 class Shelf:
-    """Keeps the snapshot in step with the store."""
+    """Keeps the snapshot in step with the store. With precision int8, bundles that offer no INT8 model forecast with fp32."""
 
     def __init__(self, folder: Path, trust: Trust, *, precision: Precision = "fp32") -> None:
         self._folder, self._trust, self._precision = folder, trust, precision
@@ -150,7 +150,8 @@ class Shelf:
         if old and old.manifest.digest == shelved.manifest.digest:
             return old
         try:
-            return Predictor.load(shelved.folder, self._trust, precision=self._precision)
+            small = self._precision == "int8" and media.MODEL_INT8 in shelved.manifest.layers
+            return Predictor.load(shelved.folder, self._trust, precision="int8" if small else "fp32")
         except BundleError as error:
             refused[f"{shelved.manifest.name} {shelved.manifest.version}"] = str(error)
             return old

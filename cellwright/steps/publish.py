@@ -23,15 +23,12 @@ if TYPE_CHECKING:
 _PARITY_WINDOWS = 256
 
 
-def publish(params: Params, ws: Workspace, *, rows: tuple[int, int] | None = None) -> Published:
+def publish(params: Params, ws: Workspace) -> Published:
     """Pack the leaderboard's choice: export, hold to torch, quantise, measure, sign, place. The same run gives the same bytes.
 
     The version is the registered one; without a registration 0.0.0+<digest>. It becomes the latest unless the registry kept
     another champion. Where a version of that number was published with other content, the digest is added to the number:
     published versions never change.
-
-    Args:
-        rows: rows [start, stop) of the panel that were trained on and split; None: all.
 
     Raises:
         BundleError: the model cannot be exported, or differs from torch by more than 1e-4.
@@ -46,7 +43,7 @@ def publish(params: Params, ws: Workspace, *, rows: tuple[int, int] | None = Non
     model = _exported(forecaster, ws, record)
     int8 = ws.run_folder / "publish" / media.MODEL_INT8
     windows = _windows(ws, params, forecaster)
-    measured = _measure(params, forecaster, windows, model, int8, rows)
+    measured = _measure(params, forecaster, windows, model, int8)
     contents = _contents(params, ws, record, windows, registered, measured) | {media.MODEL: model}
     if measured.int8_offered:
         contents[media.MODEL_INT8] = int8
@@ -65,14 +62,16 @@ def unpublish(ws: Workspace, name: str, version: str) -> str | None:
 
 
 def _exported(forecaster: Forecaster, ws: Workspace, record: Record) -> Path:
-    """The ONNX file that scoring made, if it is newer than the weights; else a new one."""
+    """The ONNX file that scoring or an earlier publish made, if it is newer than the weights; else a new one."""
     from cellwright.bundle.export import export_onnx
     from cellwright.forecaster import FILE
 
-    scored, weights = ws.onnx(record.champion.key), record.champion.folder / FILE
-    if scored.is_file() and scored.stat().st_mtime_ns >= weights.stat().st_mtime_ns:
-        return scored
-    return export_onnx(forecaster, ws.run_folder / "publish" / media.MODEL)
+    own = ws.run_folder / "publish" / media.MODEL
+    weights_ns = (record.champion.folder / FILE).stat().st_mtime_ns
+    for made in (ws.onnx(record.champion.key), own):
+        if made.is_file() and made.stat().st_mtime_ns >= weights_ns:
+            return made
+    return export_onnx(forecaster, own)
 
 
 def _windows(ws: Workspace, params: Params, forecaster: Forecaster) -> Windows:
@@ -81,15 +80,13 @@ def _windows(ws: Workspace, params: Params, forecaster: Forecaster) -> Windows:
     return Windows(Panel.open(ws.panel(params.dataset)), forecaster.problem)
 
 
-def _measure(
-    params: Params, forecaster: Forecaster, windows: Windows, model: Path, int8: Path, rows: tuple[int, int] | None
-) -> Measured:
+def _measure(params: Params, forecaster: Forecaster, windows: Windows, model: Path, int8: Path) -> Measured:
     """Parity and errors on the validation span: INT8 is a choice, and choices are not made on the test span."""
     from cellwright.bundle.accuracy import mae, pick, samples
     from cellwright.bundle.export import open_session, parity
-    from cellwright.data.split import split
+    from cellwright.data.split import spans
 
-    span = split(params.split, *(rows or (0, windows.panel.schema.rows))).validation
+    span = spans(params.split, windows.panel.schema).validation
     origins, sites = pick(windows, span.start, span.stop)
     few = [sample for sample, _ in samples(windows, *pick(windows, span.start, span.stop, _PARITY_WINDOWS), batch=64)]
     apart = parity(forecaster, model, few)
@@ -112,14 +109,19 @@ def _quantised(
     if made.path is None:
         return None, False, made.reason
     small = mae(open_session(made.path), windows, origins, sites).mae
-    most = params.publish.max_int8_loss
-    offered = small <= mae_fp32 * (1 + most)
-    change = f"MAE {mae_fp32:.4g} becomes {small:.4g}"
-    return (
-        small,
-        offered,
-        f"{made.reason}; {change}" if offered else f"{change}, more than {most:.1%} worse (publish.max_int8_loss)",
+    return small, *worth_offering(
+        mae_fp32, small, model.stat().st_size, made.path.stat().st_size, params.publish.max_int8_loss, made.reason
     )
+
+
+def worth_offering(fp32: float, int8: float, fp32_bytes: int, int8_bytes: int, most: float, how: str) -> tuple[bool, str]:
+    """Whether an INT8 model is offered, and why: it must lose little and be smaller."""
+    change = f"MAE {fp32:.4g} becomes {int8:.4g}"
+    if int8 > fp32 * (1 + most):
+        return False, f"{change}, more than {most:.1%} worse (publish.max_int8_loss)"
+    if int8_bytes >= fp32_bytes:
+        return False, f"{change}, but the file grows from {fp32_bytes} to {int8_bytes} bytes: too little of it are weights"
+    return True, f"{how}; {change}, {fp32_bytes} bytes become {int8_bytes}"
 
 
 def _contents(

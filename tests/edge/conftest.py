@@ -1,4 +1,4 @@
-"""One published run for the whole room: a DLinear over 3×3 patches with a lag, exported, signed and placed by the real step."""
+"""One published run for the whole room: an MLP over 3×3 patches with a lag, exported, signed and placed by the real step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cellwright.results import Choice, DataVersion, Leaderboard, Published, Regi
 from cellwright.steps.publish import publish
 from cellwright.workspace import Workspace
 
-KEY, NAME = "dlinear", "mini--traffic--h6-3"
+KEY, NAME = "mlp", "mini--traffic--h6-3"
 SITES, ROWS = 9, 400
 
 
@@ -119,7 +119,7 @@ def _trained_run(params: Params, ws: Workspace) -> None:
     forecaster = build(candidate, fit_scaler(panel, candidate.problem, "standard", (0, 320)))
     forecaster.save(ws.candidate(KEY))
     version = DataVersion(dataset="mini", hash="0" * 32, rows=ROWS, sites=SITES, first="2013-10-31", last="2013-11-03")
-    common = {"key": KEY, "title": "DLinear", "status": "converged", "reason": "no better loss"}
+    common = {"key": KEY, "title": "MLP", "status": "converged", "reason": "no better loss"}
     Trained(
         **common, **as_json(candidate), model=KEY, preset=None, paper="", epochs=1, windows=1, parameters=77, train_s=1, cpu_s=1,
         peak_memory_bytes=None, energy=None, seed=3, validation_loss=1, warm_start=None, resumed=0, data=version,
@@ -129,13 +129,13 @@ def _trained_run(params: Params, ws: Workspace) -> None:
         mae_by_site=[1.0] * SITES, validation_pairs=[], test_pairs=[],
     ).save(ws.score(KEY))  # fmt: skip
     row = Row(
-        rank=1, key=KEY, title="DLinear", score=1, status="converged", beats_ridge=None, on_front=True,
+        rank=1, key=KEY, title="MLP", score=1, status="converged", beats_ridge=None, on_front=True,
         similar_to_champion=False, kpis={"mae": 1.0}, validation_mae=1.0,
     )  # fmt: skip
     Leaderboard(
         run=ws.run, data=version, targets=["traffic"], unit="Mbit/s", history=6, horizon=3, test_windows=38, noise_floor=None,
         rows=[row], failures=[], kpi_titles={"mae": "MAE"}, kpi_units={"mae": "Mbit/s"}, kpi_lower_is_better={"mae": True},
-        choice=Choice(key=KEY, sentence="DLinear, the only one.", similar=[], decided_by="accuracy", block_steps=144),
+        choice=Choice(key=KEY, sentence="MLP, the only one.", similar=[], decided_by="accuracy", block_steps=144),
         total_energy_j=None, energy_source=None, total_s=1.0,
     ).save(ws.leaderboard)  # fmt: skip
 
@@ -154,10 +154,11 @@ def another(project, tmp_path):
 
     def made(version: str, shift: float = 0.0, pad: int = 0, name: str = NAME) -> tuple[Path, object]:
         folder, manifest = store.latest(project.ws.published, NAME, project.trust)
-        contents: dict[str, bytes] = {layer: read_layer(folder, manifest, layer) for layer in manifest.layers}
+        kept = [layer for layer in manifest.layers if layer != media.MODEL_INT8]
+        contents: dict[str, bytes] = {layer: read_layer(folder, manifest, layer) for layer in kept}
         contents[media.MODEL] = _shifted(contents[media.MODEL], shift)
         contents[media.CARD] += bytes(pad)
-        about = About(name, version, "DLinear", "dlinear", "shifted", 77, None, None)
+        about = About(name, version, "MLP", "mlp", "shifted", 77, None, None)
         target = tmp_path / "packed" / version
         return target, pack(target, contents, about, signing_key(project.ws.keys))
 

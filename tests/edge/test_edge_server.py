@@ -105,7 +105,7 @@ def test_no_path_leads_out_of_a_bundle(edge, path):
 
 
 def test_a_forecast_is_what_torch_says(http, project):
-    forecaster = Forecaster.load(project.ws.candidate("dlinear"))
+    forecaster = Forecaster.load(project.ws.candidate("mlp"))
     windows = Windows(project.panel, forecaster.problem)
     origin = project.panel.schema.rows - 3
     request = sample_request(project.problem, project.panel, sites=project.problem.sites, origin=origin)
@@ -299,12 +299,16 @@ def test_no_torch_is_loaded_to_serve(project):
     assert done.stdout.strip() == "[]"
 
 
-def test_int8_is_served_where_it_is_asked_for(project):
-    folder = project.ws.published / NAME / "1.0.0"
-    if not project.published.int8_offered:
-        pytest.skip("this model's INT8 loses too much to be offered")
-    small = Predictor.load(folder, project.trust, precision="int8")
-    whole = Predictor.load(folder, project.trust)
-    request = project.request()
-    one, other = (p.forecast(request)["forecasts"]["c4"]["traffic"] for p in (small, whole))
-    np.testing.assert_allclose(one, other, rtol=0.1)
+def test_int8_is_served_where_it_is_asked_for_and_offered(shelf, project, another):
+    """This model's INT8 is offered; 1.1.0 offers none, so that the answer says fp32."""
+    assert project.published.int8_offered
+    with in_thread(Edge(shelf, project.trust, port=0, precision="int8", limits=Limits(poll_s=0.02))) as edge:
+        small = httpx.post(f"{edge.url}/forecast", json=project.request()).json()
+        assert small["precision"] == "int8"
+        whole = Predictor.load(shelf / NAME / "1.0.0", project.trust).forecast(project.request())
+        assert whole["precision"] == "fp32"
+        np.testing.assert_allclose(small["forecasts"]["c4"]["traffic"], whole["forecasts"]["c4"]["traffic"], rtol=0.1)
+        store.place(shelf, *another("1.1.0"), activate=True)
+        while (now := httpx.post(f"{edge.url}/forecast", json=project.request()).json())["version"] != "1.1.0":
+            threading.Event().wait(0.01)
+        assert now["precision"] == "fp32"

@@ -14,7 +14,7 @@ from cellwright.edge.sample import sample_of, sample_request
 from cellwright.errors import BundleError
 from cellwright.forecaster import Forecaster, forecast_panel
 from cellwright.results import Registered
-from cellwright.steps.publish import publish, unpublish
+from cellwright.steps.publish import publish, unpublish, worth_offering
 
 
 def layers(project, folder):
@@ -31,24 +31,24 @@ def test_what_was_published_is_whole_and_says_where_it_comes_from(project):
     assert lineage["run"] == "mini-1a2b3c4d"
     assert lineage["data"]["hash"] == "0" * 32
     assert lineage["mlflow"]["run_id"] == "r1"
-    assert lineage["candidate"]["model"] == "dlinear"
+    assert lineage["candidate"]["model"] == "mlp"
     assert kpis["exported"]["mae_fp32"] == done.mae_fp32
     assert kpis["exported"]["windows"] == 38 * 9  # validation: rows 320-360, horizon 3, nine sites
-    assert b"DLinear" in found[media.CARD]
+    assert b"MLP" in found[media.CARD]
     assert b"Made for a test." in found[media.LICENCE]
 
 
 def test_the_accuracy_is_that_of_torch_on_the_validation_span(project):
-    windows = Windows(project.panel, Forecaster.load(project.ws.candidate("dlinear")).problem)
+    windows = Windows(project.panel, Forecaster.load(project.ws.candidate("mlp")).problem)
     origins = windows.origins(320, 360)
-    forecast = forecast_panel(Forecaster.load(project.ws.candidate("dlinear")), windows, origins)
+    forecast = forecast_panel(Forecaster.load(project.ws.candidate("mlp")), windows, origins)
     truth = np.stack([project.panel.values("traffic")[origins + step] for step in range(3)], axis=1)[..., None]
     assert project.published.mae_fp32 == pytest.approx(np.nanmean(np.abs(forecast - truth)), rel=1e-4)
 
 
 def test_the_bundle_forecasts_what_torch_forecasts_from_raw_telemetry(project):
     """Request → calendar, neighbours, lags, scaling → forecast, against windows of the panel through torch, at every site."""
-    forecaster = Forecaster.load(project.ws.candidate("dlinear"))
+    forecaster = Forecaster.load(project.ws.candidate("mlp"))
     windows = Windows(project.panel, forecaster.problem)
     predictor = Predictor.load(project.ws.published / "mini--traffic--h6-3" / "1.0.0", project.trust)
     for origin in (150, 204, 333, 397):
@@ -60,12 +60,14 @@ def test_the_bundle_forecasts_what_torch_forecasts_from_raw_telemetry(project):
         np.testing.assert_allclose(bundle_says, torch_says, rtol=1e-4)
 
 
-def test_int8_is_measured_and_offered_only_if_it_loses_little(project):
+def test_int8_is_measured_and_offered_because_it_loses_little(project):
     done = project.published
-    assert done.mae_int8 is not None
-    assert done.int8_offered == (done.mae_int8 <= 1.02 * done.mae_fp32)
+    assert done.int8_offered
+    assert done.mae_int8 <= 1.02 * done.mae_fp32
+    assert done.int8_bytes < done.model_bytes
     folder = project.ws.published / done.name / done.semantic
-    assert (media.MODEL_INT8 in verify(folder, project.trust).layers) == done.int8_offered
+    predictor = Predictor.load(folder, project.trust, precision="int8")
+    assert predictor.forecast(project.request())["precision"] == "int8"
 
 
 def test_publishing_again_changes_nothing(project):
@@ -74,16 +76,26 @@ def test_publishing_again_changes_nothing(project):
     assert store.versions(project.ws.published, before.name) == ["1.0.0"]
 
 
-def test_int8_that_loses_too_much_is_left_out(project, tmp_path):
+@pytest.mark.parametrize(
+    ("fp32", "int8", "small_bytes", "offered", "reason"),
+    [
+        (10.0, 10.2, 50, True, "3 operations; MAE 10 becomes 10.2, 100 bytes become 50"),
+        (10.0, 9.9, 50, True, "3 operations; MAE 10 becomes 9.9, 100 bytes become 50"),
+        (10.0, 10.21, 50, False, "MAE 10 becomes 10.21, more than 2.0% worse (publish.max_int8_loss)"),
+        (10.0, 10.0, 120, False, "MAE 10 becomes 10, but the file grows from 100 to 120 bytes: too little of it are weights"),
+    ],
+)
+def test_int8_must_lose_little_and_be_smaller(fp32, int8, small_bytes, offered, reason):
+    assert worth_offering(fp32, int8, 100, small_bytes, 0.02, "3 operations") == (offered, reason)
+
+
+def test_int8_that_is_not_asked_for_is_not_made(project, tmp_path):
     ws = elsewhere(project, tmp_path)
-    strict = project.params.model_copy(update={"publish": project.params.publish.model_copy(update={"max_int8_loss": 0.0})})
-    done = publish(strict, ws)
-    assert done.int8_offered == (done.mae_int8 <= done.mae_fp32)
-    assert (media.MODEL_INT8 in verify(ws.bundle, project.trust).layers) == done.int8_offered
     without = project.params.model_copy(update={"publish": project.params.publish.model_copy(update={"int8": False})})
     bare = publish(without, ws)
-    assert (bare.mae_int8, bare.int8_offered) == (None, False)
+    assert (bare.mae_int8, bare.int8_bytes, bare.int8_offered) == (None, None, False)
     assert bare.int8_reason == "not asked for (publish.int8)"
+    assert media.MODEL_INT8 not in verify(ws.bundle, project.trust).layers
     assert bare.semantic.startswith("0.0.0+")
 
 
@@ -129,8 +141,8 @@ def elsewhere(project, folder, semantic=None):
     shutil.copytree(project.ws.panel("mini"), ws.panel("mini"))
     shutil.copytree(project.ws.keys, ws.keys)
     weights = project.ws.run_folder / "publish" / "model.onnx"
-    ws.onnx("dlinear").parent.mkdir(parents=True)
-    shutil.copy(weights, ws.onnx("dlinear"))  # as scoring leaves it: not exported a second time
+    ws.onnx("mlp").parent.mkdir(parents=True)
+    shutil.copy(weights, ws.onnx("mlp"))  # as scoring leaves it: not exported a second time
     if semantic:
         registered = Registered.read(project.ws.registration).model_copy(update={"semantic": semantic})
         registered.save(ws.registration)

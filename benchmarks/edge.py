@@ -1,0 +1,227 @@
+"""How many forecasts an edge answers, how fast a device fetches, and what each model of the zoo costs to export.
+
+    python benchmarks/edge.py                 # everything, and benchmarks/results/<date>-edge.md
+    python benchmarks/edge.py --seconds 2     # the same, shorter
+
+The server runs in a process of its own, the clients in this one, over loopback. Clients keep their connection and send the next
+request when the answer is there (a closed loop); a request is one site's raw history as JSON. The downloaded bundle holds a file
+of 138 MB (the size of a large PatchTST); what is timed is all that `fetch` does: download, hashes, signature, activation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import platform
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from cellwright.bundle import media, store
+from cellwright.bundle.contents import document
+from cellwright.bundle.export import export_onnx, parity
+from cellwright.bundle.keys import signing_key, trusted
+from cellwright.bundle.layout import About, pack
+from cellwright.bundle.problem import served
+from cellwright.data.scaler import fit_scaler
+from cellwright.data.windows import Windows
+from cellwright.edge.device import Device
+from cellwright.edge.sample import sample_request
+from cellwright.edge.server import Edge
+from cellwright.forecaster import build
+from cellwright.panel import Feature, Panel, PanelSchema, Segment
+from cellwright.params import check
+from cellwright.training.candidates import resolve
+
+NAME, ROWS, SITES = "bench", 600, 25
+LARGE_BYTES = 138_000_000
+
+
+@dataclass(frozen=True)
+class Load:
+    """One closed loop of clients."""
+
+    clients: int
+    answers: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    cpu_ms: float  # of the server, an answer
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of each load")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        panel = _panel()
+        exports = [_export(panel, key, Path(folder)) for key in ("ridge", "dlinear", "gru", "patchtst")]
+        _publish(panel, Path(folder), "1.0.0", b"# Benchmark\n")
+        _publish(panel, Path(folder), "1.1.0", os.urandom(LARGE_BYTES))
+        loads, fetches = _served(panel, Path(folder), arguments.seconds)
+    text = _report(exports, loads, fetches)
+    path = arguments.out / f"{datetime.now(UTC):%Y-%m-%d}-edge.md"
+    path.write_text(text)
+    print(text)
+
+
+def _panel() -> Panel:
+    rng = np.random.default_rng(1)
+    hour = np.arange(ROWS)[:, None] / 144 * 2 * np.pi
+    schema = PanelSchema(
+        dataset="bench",
+        sites=tuple(f"c{i}" for i in range(SITES)),
+        features=(Feature(name="traffic", unit="Mbit/s", low=0),),
+        targets=("traffic",),
+        cadence_s=600,
+        clock="utc",
+        timezone="Europe/Rome",
+        start_ms=1_383_260_400_000,
+        rows=ROWS,
+        segments=(Segment(name="all", start=0, stop=ROWS),),
+        grid=(5, 5),
+        licence="CC0 1.0",
+        attribution="Generated.",
+    )
+    return Panel.from_arrays(schema, {"traffic": 100 + 40 * np.sin(hour + np.arange(SITES)) + rng.normal(0, 5, (ROWS, SITES))})
+
+
+def _export(panel: Panel, key: str, folder: Path) -> tuple[str, float, int, float]:
+    """(model, seconds, bytes, parity) with one site's history of 6 steps and fresh weights."""
+    params = check({"problem": {"inputs": "site"}, "train": {"models": [key]}}, "benchmark")
+    candidate = resolve(params, panel.schema, key)
+    forecaster = build(candidate, fit_scaler(panel, candidate.problem, "standard", (0, ROWS)))
+    started = time.perf_counter()
+    path = export_onnx(forecaster, folder / f"{key}.onnx")
+    seconds = time.perf_counter() - started
+    windows = Windows(panel, candidate.problem)
+    sites = np.arange(SITES)
+    raw = windows.raw(np.full(SITES, 300), sites)
+    problem = served(candidate.problem, panel.schema, windows.neighbours, {"kind": "standard"})
+    (folder / f"{key}.json").write_bytes(document(problem.model_dump(mode="json")))
+    return key, seconds, path.stat().st_size, parity(forecaster, path, [(raw.history, raw.known, sites)])
+
+
+def _publish(panel: Panel, folder: Path, version: str, card: bytes) -> None:
+    contents: dict[str, bytes | Path] = dict.fromkeys((media.LICENCE, media.LINEAGE, media.KPIS), b"{}")
+    contents |= {media.MODEL: folder / "gru.onnx", media.PROBLEM: (folder / "gru.json").read_bytes(), media.CARD: card}
+    about = About(NAME, version, "GRU", "gru", "benchmark", 1, None, None)
+    manifest = pack(folder / "packed", contents, about, signing_key(folder / "keys"))
+    store.place(folder / "published", folder / "packed", manifest, activate=version == "1.0.0")
+
+
+def _served(panel: Panel, folder: Path, seconds: float) -> tuple[list[Load], list[tuple[int, float, float]]]:
+    here, there = multiprocessing.get_context("spawn").Pipe()
+    server = multiprocessing.get_context("spawn").Process(target=_serve, args=(folder, there))
+    server.start()
+    try:
+        port = here.recv()
+        problem = served(
+            resolve(check({"problem": {"inputs": "site"}}, "b"), panel.schema, "gru").problem, panel.schema, None, {}
+        )
+        request = json.dumps(sample_request(problem, panel)).encode()
+        asyncio.run(_load(port, request, 8, 0.5))  # warm up
+        loads = [_measured(server.pid, port, request, clients, seconds) for clients in (1, 8, 32)]
+        return loads, [_fetch(folder, port, number) for number in range(3)]
+    finally:
+        here.send("stop")
+        server.join()
+
+
+def _serve(folder: Path, pipe: Connection) -> None:
+    async def run() -> None:
+        async with Edge(folder / "published", trusted(folder / "keys"), port=0) as edge:
+            pipe.send(edge.port)
+            await asyncio.to_thread(pipe.recv)
+
+    asyncio.run(run())
+
+
+def _measured(pid: int | None, port: int, request: bytes, clients: int, seconds: float) -> Load:
+    server = psutil.Process(pid)
+    before = sum(server.cpu_times()[:2])
+    times, took = asyncio.run(_load(port, request, clients, seconds))
+    p50, p99 = np.percentile(times, [50, 99]) * 1000
+    return Load(clients, len(times), took, p50, p99, 1000 * (sum(server.cpu_times()[:2]) - before) / len(times))
+
+
+async def _load(port: int, body: bytes, clients: int, seconds: float) -> tuple[list[float], float]:
+    """Seconds each answer took, and all of it."""
+    head = f"POST /v1/forecast HTTP/1.1\r\nHost: edge\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    times: list[float] = []
+    started = time.perf_counter()
+
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while time.perf_counter() - started < seconds:
+            sent = time.perf_counter()
+            writer.write(head.encode() + body)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            if b" 200 " not in answer[:16]:
+                raise RuntimeError(answer.decode())
+            length = next(int(line[15:]) for line in answer.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+            await reader.readexactly(length)
+            times.append(time.perf_counter() - sent)
+        writer.close()
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return times, time.perf_counter() - started
+
+
+def _fetch(folder: Path, port: int, number: int) -> tuple[int, float, float]:
+    """(bytes, seconds, bits a second)."""
+    device = Device(folder / f"device-{number}", trusted(folder / "keys"))
+    fetched = device.fetch(f"http://127.0.0.1:{port}", NAME, "1.1.0")
+    return fetched.transfer.received_bytes, fetched.seconds, fetched.rate_bps
+
+
+def _report(exports: list[tuple[str, float, int, float]], loads: list[Load], fetches: list[tuple[int, float, float]]) -> str:
+    import aiohttp
+    import onnxruntime
+    import torch
+
+    one, five, _ = os.getloadavg()
+    lines = [
+        f"# Edge, {datetime.now(UTC):%Y-%m-%d}",
+        "",
+        f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, aiohttp {aiohttp.__version__}, "
+        f"onnxruntime {onnxruntime.__version__}, torch {torch.__version__}. Load average while measuring {one:.1f} (1 min), "
+        f"{five:.1f} (5 min){': other work shared the machine, so these are lower bounds' if five > 2 else ''}.",
+        "`python benchmarks/edge.py`",
+        "",
+        "Forecasts over loopback, one site a request, GRU (6 steps in, 3 out), server and clients sharing the cores:",
+        "",
+        "| clients | forecasts / s | p50 ms | p99 ms | CPU ms of the server a forecast |",
+        "| --- | --- | --- | --- | --- |",
+        *(f"| {x.clients} | {x.answers / x.seconds:,.0f} | {x.p50_ms:.2f} | {x.p99_ms:.2f} | {x.cpu_ms:.2f} |" for x in loads),
+        "",
+        "`fetch` of a bundle with a 138 MB file over loopback, from the request to the active bundle (downloaded, hashed as it "
+        "arrives, hashed again on disk, signature checked, activated):",
+        "",
+        "| MB | s | Gbit/s |",
+        "| --- | --- | --- |",
+        *(f"| {size / 1e6:.1f} | {seconds:.2f} | {rate / 1e9:.2f} |" for size, seconds, rate in fetches),
+        "",
+        "Export to ONNX (the first one pays for loading the exporter):",
+        "",
+        "| model | s | kB | largest relative difference to torch |",
+        "| --- | --- | --- | --- |",
+        *(f"| {key} | {seconds:.1f} | {size / 1e3:.1f} | {apart:.1e} |" for key, seconds, size, apart in exports),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
