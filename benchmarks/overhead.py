@@ -81,7 +81,7 @@ def main() -> None:
 
 def _child(kind: str) -> object:
     """One measurement in a process of its own, with Prefect's state in an empty folder."""
-    arguments = [a for a in sys.argv[1:]]
+    arguments = sys.argv[1:]
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "PREFECT_HOME": home, "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180"}
         environment["PYTHONPATH"] = str(ROOT)
