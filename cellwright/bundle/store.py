@@ -20,6 +20,7 @@ from cellwright.bundle.manifest import Manifest, check_name, parse_index
 from cellwright.errors import BundleError, CellwrightError
 from cellwright.files import whole_folder
 from cellwright.results import Result
+from cellwright.workspace import Workspace
 
 _POINTER = "latest.json"
 _LOCK_WAIT_S = 60
@@ -106,6 +107,23 @@ def serve_version(store: Path, name: str, semantic: str) -> str:
 def bundle_name(registered: str) -> str:
     """The name of a registered model as a bundle's: what has no place in a path or an address becomes `_`."""
     return re.sub(r"[^A-Za-z0-9_.+-]", "_", registered).lstrip(".+-")[:200] or "model"
+
+
+def retire(ws: Workspace, *, keep: int, dry: bool) -> list[tuple[Path, int]]:
+    """Delete all but the newest `keep` published versions of each name; the latest stays, whatever its number.
+
+    Returns what went, or with `dry` would go, with its bytes.
+    """
+    gone = []
+    for name in names(ws.published):
+        now = pointer(ws.published, name)
+        old = versions(ws.published, name)[: -keep or None]
+        for version in [v for v in old if now is None or v != now.version]:
+            folder = ws.published / name / version
+            gone.append((folder, sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())))
+            if not dry:
+                unpublish(ws.published, name, version)
+    return gone
 
 
 def names(store: Path) -> list[str]:

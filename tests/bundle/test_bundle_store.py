@@ -4,6 +4,7 @@ import pytest
 
 from cellwright.bundle import store
 from cellwright.errors import BundleError
+from cellwright.workspace import Workspace
 
 NAME = "city--traffic--h6-3"
 
@@ -16,7 +17,7 @@ def published(make, tmp_path):
         layout, manifest = make(version, folder=tmp_path / "layout", **changed)
         return store.place(folder, layout, manifest, activate=activate)
 
-    publish.folder = folder
+    publish.folder, publish.make = folder, make
     return publish
 
 
@@ -84,3 +85,18 @@ def test_names_that_are_no_names_are_not_looked_for(published, trust):
     with pytest.raises(BundleError):
         store.latest(published.folder, "../published/" + NAME, trust)
     assert store.bundle_name("../süd/x+y--h6-3") == "_s_d_x+y--h6-3"
+
+
+def test_old_versions_are_retired_but_never_the_latest(published, tmp_path):
+    ws = Workspace(tmp_path)
+    for version in ("1.0.0", "1.1.0", "1.2.0", "1.3.0"):
+        layout, manifest = published.make(version, folder=tmp_path / "layout")
+        store.place(ws.published, layout, manifest, activate=True)
+    store.serve_version(ws.published, NAME, "1.0.0")
+    would = store.retire(ws, keep=2, dry=True)
+    assert [path.name for path, _ in would] == ["1.1.0"]
+    assert would[0][1] > 1000
+    assert store.versions(ws.published, NAME) == ["1.0.0", "1.1.0", "1.2.0", "1.3.0"]
+    assert store.retire(ws, keep=2, dry=False) == would
+    assert store.versions(ws.published, NAME) == ["1.0.0", "1.2.0", "1.3.0"]
+    assert store.pointer(ws.published, NAME).previous == ("1.2.0", "1.3.0")
