@@ -63,7 +63,9 @@ def _comparison(trained: Trained, scored: Scored, board: Leaderboard) -> str:
         floor = f"\n\nNoise floor (MAE that the generating process itself has): {known} {escaped(board.unit)}."
     if not (lines or chosen or floor):
         return ""
-    listed = "Difference of MAE on the test span (paired, 95 % block bootstrap; below 0 this model is better):\n\n" if lines else ""
+    listed = (
+        "Difference of MAE on the test span (paired, 95 % block bootstrap; below 0 this model is better):\n\n" if lines else ""
+    )
     return f"## Against the others\n\n{chosen}{listed}" + "\n".join(lines) + floor
 
 

@@ -90,7 +90,9 @@ def champion(ws: Workspace, model_name: str) -> Path:
         _known_model(client, model_name)
         version = champion_of(client, model_name)
         if version is None:
-            raise RegistryError(f"{model_name} has no champion yet; register a run, or `cellwright champion promote {model_name} VERSION`")
+            raise RegistryError(
+                f"{model_name} has no champion yet; register a run, or `cellwright champion promote {model_name} VERSION`"
+            )
         return fetch(client, ws, model_name, version)
 
 

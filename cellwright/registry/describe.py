@@ -39,7 +39,12 @@ def candidate_tags(candidate: Candidate, board: Leaderboard) -> dict[str, str]:
     trained, row = candidate.trained, candidate.row
     status = "failed" if candidate.failure else (trained.status if trained else "unknown")
     reason = candidate.failure or (trained.reason if trained else "")
-    tags = {"candidate": candidate.key, "status": status, "reason": reason, "mlflow.note.content": _candidate_note(candidate, reason)}
+    tags = {
+        "candidate": candidate.key,
+        "status": status,
+        "reason": reason,
+        "mlflow.note.content": _candidate_note(candidate, reason),
+    }
     if row is not None:
         tags |= {"rank": f"{row.rank:02d}", "pareto front": "yes" if row.on_front else "no"}
         tags["beats ridge"] = {True: "yes", False: "no", None: "not compared"}[row.beats_ridge]

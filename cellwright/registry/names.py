@@ -43,6 +43,8 @@ def next_semantic(existing: Iterable[str], bump: Bump) -> str:
 
 def _parsed(version: str) -> tuple[int, int, int]:
     if not (found := re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version)):
-        raise RegistryError(f"the tag 'semantic' of a registered version must be like 1.2.3, found '{version}'; correct it in MLflow")
+        raise RegistryError(
+            f"the tag 'semantic' of a registered version must be like 1.2.3, found '{version}'; correct it in MLflow"
+        )
     major, minor, patch = map(int, found.groups())
     return major, minor, patch

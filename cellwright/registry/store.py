@@ -172,7 +172,11 @@ def _probe_database(uri: str) -> None:
             revision = connection.execute(query).scalar() if "alembic_version" in names else None
         engine.dispose()
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-        hint = "install cellwright[postgres]" if isinstance(error, ImportError) else "start the server or correct MLFLOW_TRACKING_URI"
+        hint = (
+            "install cellwright[postgres]"
+            if isinstance(error, ImportError)
+            else "start the server or correct MLFLOW_TRACKING_URI"
+        )
         raise RegistryError(f"MLflow's store {shown(uri)} cannot be reached ({_first_line(error)}); {hint}") from error
     if names:
         _check_schema(uri, revision)
@@ -203,7 +207,9 @@ def _explained(uri: str) -> Iterator[None]:
         text = _first_line(error)
         if "locked" in str(error):
             text = "the database is locked by another program; close it"
-        raise RegistryError(f"MLflow's store {shown(uri)} refused: {text}. Put that right and run again: nothing is lost") from error
+        raise RegistryError(
+            f"MLflow's store {shown(uri)} refused: {text}. Put that right and run again: nothing is lost"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:

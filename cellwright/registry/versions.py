@@ -112,7 +112,12 @@ def _create(client: MlflowClient, record: Record, logged: Logged, name: str, sem
     card = _card(record, choice)
     model = _log_model(client, record, logged, run_id, card)
     version: ModelVersion = client.create_model_version(
-        name, source=f"models:/{model.model_id}", run_id=run_id, tags=_tags(record, logged, semantic), description=card, model_id=model.model_id
+        name,
+        source=f"models:/{model.model_id}",
+        run_id=run_id,
+        tags=_tags(record, logged, semantic),
+        description=card,
+        model_id=model.model_id,
     )
     return str(version.version)
 

@@ -51,7 +51,9 @@ class Record:
         for candidate in self.candidates:
             if candidate.key == key:
                 return candidate
-        raise CellwrightError(f"run {self.board.run} has no candidate '{key}'; it has {', '.join(c.key for c in self.candidates)}")
+        raise CellwrightError(
+            f"run {self.board.run} has no candidate '{key}'; it has {', '.join(c.key for c in self.candidates)}"
+        )
 
     @property
     def champion(self) -> Candidate:

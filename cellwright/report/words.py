@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from cellwright.results import Leaderboard, Row
 
 ABSENT = "–"
 _SCALES: dict[str, tuple[tuple[float, str], ...]] = {
-    "bytes": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B")),
     "B": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B")),
     "J": ((1e6, "MJ"), (1e3, "kJ"), (1, "J"), (1e-3, "mJ"), (1e-6, "µJ")),
     "s": ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs")),
     "ms": ((1e3, "s"), (1, "ms"), (1e-3, "µs")),
     "g": ((1e3, "kg"), (1, "g"), (1e-3, "mg"), (1e-6, "µg")),
 }
-_COUNTS = ((1e9, "G"), (1e6, "M"), (1e4, "k"))
+_COUNTS = ((1e9, "G"), (1e6, "M"), (1e4, "k"), (1.0, ""))
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -32,16 +32,21 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def quantity(value: float | None, unit: str, digits: int = 3) -> str:
-    """A value with its unit, in the scale that reads best: 5_300 J -> `5.30 kJ`; counts as `1.20 M`."""
+    """A value with its unit, in the scale that reads best: 5300 J -> `5.30 kJ`, a count of 1200000 -> `1.20 M`."""
     if value is None or not math.isfinite(value):
         return ABSENT
-    if unit in _SCALES and value != 0:
-        factor, name = next(((f, n) for f, n in _SCALES[unit] if abs(value) >= f), _SCALES[unit][-1])
-        return f"{number(value / factor, digits)} {name}"
-    if unit in ("", "1", "count"):
-        factor, name = next(((f, n) for f, n in _COUNTS if abs(value) >= f), (1.0, ""))
-        return f"{number(value / factor, digits)} {name}".strip()
-    return f"{number(value, digits)} {unit}"
+    factor, name = scale([value], unit)
+    return f"{number(value / factor, digits)} {name}".strip()
+
+
+def scale(values: Iterable[float | None], unit: str) -> tuple[float, str]:
+    """(factor to divide by, unit) in which the median of the values reads best; those of a plain number are (1, "")."""
+    known = sorted(abs(v) for v in values if v is not None and math.isfinite(v) and v != 0)
+    steps = _COUNTS if unit in ("", "1", "count") else _SCALES.get(unit)
+    if not known or steps is None:
+        return 1.0, "" if unit == "1" else unit
+    middle = known[len(known) // 2]
+    return next(((f, n) for f, n in steps if middle >= f), steps[-1])
 
 
 def columns(board: Leaderboard) -> list[str]:

@@ -100,7 +100,10 @@ def _panel(example: Example) -> Panel:
     hour = np.arange(rows)[:, None] / STEPS_A_DAY * 2 * np.pi
     scale = rng.uniform(60, 160, example.sites)
     values = {
-        t: (scale * (1.3 + np.sin(hour - 2 + rng.uniform(-0.6, 0.6, example.sites)) + 0.08 * rng.normal(size=(rows, example.sites))))
+        t: (
+            scale
+            * (1.3 + np.sin(hour - 2 + rng.uniform(-0.6, 0.6, example.sites)) + 0.08 * rng.normal(size=(rows, example.sites)))
+        )
         .clip(0)
         .astype(np.float32)
         for t in example.targets
@@ -141,7 +144,13 @@ def _write_truth(ws: Workspace, example: Example, panel: Panel, spans: dict[str,
         truth[span] = np.stack([panel.values(t)[rows] for t in example.targets], axis=-1)
         arrays |= {f"{span}_truth": truth[span], f"{span}_mask": np.ones(truth[span].shape, bool), f"{span}_origins": origins}
     arrays["test_mask"][5:9, :, 2] = False
-    np.savez(ws.scores / "truth.npz", **arrays, sites=np.array(_names(example)), targets=np.array(example.targets), times_ms=panel.times_ms())
+    np.savez(
+        ws.scores / "truth.npz",
+        **arrays,
+        sites=np.array(_names(example)),
+        targets=np.array(example.targets),
+        times_ms=panel.times_ms(),
+    )
     return truth
 
 
@@ -242,7 +251,11 @@ def _board(example: Example, ws: Workspace, version: DataVersion, made: list, wi
             title=c.title,
             status=c.status,
             reason=c.reason,
-            validation={"mae": float(e["validation"].mean()), "rmse": float(np.sqrt((e["validation"] ** 2).mean())), "ssim": None},
+            validation={
+                "mae": float(e["validation"].mean()),
+                "rmse": float(np.sqrt((e["validation"] ** 2).mean())),
+                "ssim": None,
+            },
             test=test,
             cost=cost,
             sources={"train_energy_j": "modelled"},
@@ -265,7 +278,9 @@ def _board(example: Example, ws: Workspace, version: DataVersion, made: list, wi
                 validation_mae=float(e["validation"].mean()),
             )
         )
-    sentence = example.choice_sentence or "TCN was chosen: as accurate as PatchTST (MAE within 1 %) with 61 % less training energy."
+    sentence = (
+        example.choice_sentence or "TCN was chosen: as accurate as PatchTST (MAE within 1 %) with 61 % less training energy."
+    )
     return Leaderboard(
         run=ws.run,
         data=version,
@@ -294,7 +309,14 @@ def _board(example: Example, ws: Workspace, version: DataVersion, made: list, wi
             "latency_p99_ms": "ms",
             "bundle_bytes": "B",
         },
-        kpi_lower_is_better={"mae": True, "rmse": True, "ssim": False, "train_energy_j": True, "latency_p99_ms": True, "bundle_bytes": True},
+        kpi_lower_is_better={
+            "mae": True,
+            "rmse": True,
+            "ssim": False,
+            "train_energy_j": True,
+            "latency_p99_ms": True,
+            "bundle_bytes": True,
+        },
         total_energy_j=10_840.8,
         energy_source="modelled",
         total_s=74.0,

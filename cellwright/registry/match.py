@@ -1,0 +1,68 @@
+"""Score the present champion's forecaster on the windows of a run, and hold the run's choice against it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cellwright.data.windows import Windows
+from cellwright.errors import RegistryError
+from cellwright.forecaster import Forecaster, forecast_panel
+from cellwright.panel import Panel
+from cellwright.params import Params
+from cellwright.ranking.bootstrap import WindowErrors, block_steps, paired
+from cellwright.registry.contest import Contest, cost
+from cellwright.report.forecasts import arrays
+from cellwright.report.record import Record
+from cellwright.results import Interval, Trained
+from cellwright.workspace import Workspace
+
+
+def match(params: Params, ws: Workspace, record: Record, version: str, folder: Path) -> Contest:
+    """The choice of `record` against the champion whose forecaster lies in `folder`, on both spans.
+
+    Raises:
+        RegistryError: the champion forecasts something else, or other sites: the two cannot be compared.
+    """
+    champion = Forecaster.load(folder)
+    _check_comparable(champion, record, version)
+    panel = Panel.open(ws.panel(record.board.data.dataset))
+    windows = Windows(panel, champion.problem)
+    spans = [_span(params, ws, record, windows, champion, version, span) for span in ("validation", "test")]
+    mine = record.champion.trained
+    if mine is None:
+        raise RegistryError(f"candidate {record.champion.key} has no candidate.json; train it again")
+    (validation, mae), (test, _) = spans
+    return Contest(version, validation, test, mae, cost(mine), cost(Trained.read(folder / "candidate.json")))
+
+
+def _span(
+    params: Params, ws: Workspace, record: Record, windows: Windows, champion: Forecaster, version: str, span: str
+) -> tuple[Interval, float]:
+    """(challenger minus champion, the champion's MAE) on one span."""
+    truth = arrays(ws, "truth", (f"{span}_truth", f"{span}_mask", f"{span}_origins"))
+    forecast = arrays(ws, record.champion.key, (f"{span}_forecast",))[f"{span}_forecast"]
+    origins = truth[f"{span}_origins"]
+    target, mask = truth[f"{span}_truth"], truth[f"{span}_mask"]
+    theirs = WindowErrors.of(forecast_panel(champion, windows, origins), target, mask)
+    mine = WindowErrors.of(forecast, target, mask)
+    block = block_steps(params.score.block_h, record.schema.cadence_s, len(origins))
+    rng = np.random.default_rng([params.train.seed, len(origins)])
+    name = f"version {version}"
+    return paired(mine, theirs, name=name, block=block, samples=params.score.bootstrap, rng=rng), theirs.mae
+
+
+def _check_comparable(champion: Forecaster, record: Record, version: str) -> None:
+    board, problem, sites = record.board, champion.problem, champion.sites
+    asked = (tuple(board.targets), board.horizon, record.schema.cadence_s)
+    if (problem.targets, problem.horizon, problem.cadence_s) != asked:
+        raise RegistryError(
+            f"the champion (version {version}) forecasts {problem.targets}, {problem.horizon} steps of {problem.cadence_s:g} s; this run "
+            f"{asked[0]}, {asked[1]} steps of {asked[2]:g} s: they cannot be compared. Promote by hand with `cellwright champion promote`"
+        )
+    if sites != record.schema.sites:
+        raise RegistryError(
+            f"the champion (version {version}) knows {len(sites)} sites, this run has {len(record.schema.sites)} or others: they cannot "
+            "be compared. Promote by hand with `cellwright champion promote`"
+        )
