@@ -7,6 +7,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 DATASET ?= $(shell sed -nE 's/^dataset: *([^ \#]+).*/\1/p' params.yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Compiled modules are kept, whatever the caller's habit: every step is a process that imports them.
+export PYTHONDONTWRITEBYTECODE :=
 
 run: install
 	@$(BIN)/cellwright run --dataset $(DATASET) $(if $(MIRROR),--mirror $(MIRROR)) $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from cellwright.workspace import Workspace
 
 PARENT = "CELLWRIGHT_PARENT"  # process id of the one that must outlive us
 _LOOK_S = 0.5
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def die_with_parent(parent: int) -> None:
@@ -36,6 +38,20 @@ def obey_parent() -> None:
     """`die_with_parent`, if the one that started this process asked for it."""
     if parent := os.environ.pop(PARENT, None):
         die_with_parent(int(parent))
+
+
+def keep_memory() -> None:
+    """Let glibc keep freed memory instead of giving it back to the kernel after each step.
+
+    Tensors of a batch are freed and asked for again thousands of times; the page faults of that took 40 % of the CPU time of a
+    small LSTM's training. Elsewhere than on glibc this changes nothing.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def run_step(ws: Workspace, step: str, *arguments: str, on_line: Callable[[str], None]) -> None:

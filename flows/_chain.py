@@ -13,8 +13,9 @@ from cellwright.errors import TrainingError
 from cellwright.files import write_json
 from cellwright.params import Params
 from cellwright.results import Registered
+from cellwright.training.workers import Workers
 from cellwright.workspace import Workspace
-from flows._runners import pool, task_runner
+from flows._runners import task_runner
 from tasks._run import say
 from tasks.publish import publish_bundle
 from tasks.rank import rank_candidates
@@ -24,10 +25,13 @@ from tasks.score import score_candidates
 from tasks.train import train_candidate
 
 
-def compute(params: Params, ws: Workspace, *, promote: bool, warm_start: dict[str, str] | None = None) -> Registered:
+def compute(
+    params: Params, ws: Workspace, workers: Workers | None, *, promote: bool, warm_start: dict[str, str] | None = None
+) -> Registered:
     """Everything after the data, in the run's own folder; a run that was interrupted goes on where it ended.
 
-    The edge serves the new bundle if its version became champion. `warm_start`: candidate -> folder of the forecaster it starts from.
+    The edge serves the new bundle if its version became champion. `workers`: the processes to train in (see `pool`).
+    `warm_start`: candidate -> folder of the forecaster it starts from.
 
     Raises:
         WorkspaceError: another process works in this run.
@@ -36,7 +40,7 @@ def compute(params: Params, ws: Workspace, *, promote: bool, warm_start: dict[st
     root, run = str(ws.root), ws.run
     with runs.locked(ws):
         say(f"run      {run}")
-        train_all.with_options(task_runner=task_runner(params.runner))(root, run, warm_start or {})
+        train_all.with_options(task_runner=task_runner(params.runner))(root, run, workers, warm_start or {})
         score_candidates(root, run)
         rank_candidates(root, run)
         registered = register_run(root, run, promote and params.register_.promote)
@@ -47,7 +51,7 @@ def compute(params: Params, ws: Workspace, *, promote: bool, warm_start: dict[st
 
 
 @flow(name="train candidates", flow_run_name="train {run}", validate_parameters=False)
-def train_all(root: str, run: str, warm_start: dict[str, str]) -> int:
+def train_all(root: str, run: str, workers: Workers | None, warm_start: dict[str, str]) -> int:
     """Train all candidates of a run side by side; one that fails is listed and stops nobody. Returns how many were trained.
 
     Raises:
@@ -59,14 +63,13 @@ def train_all(root: str, run: str, warm_start: dict[str, str]) -> int:
         progress=0.0, key=f"training-{params.dataset}", description=f"Candidates of {run} trained"
     )
     failed: list[str] = []
-    with pool(params.runner) as workers:
-        futures = {train_candidate.submit(root, run, key, workers, warm_start.get(key)): key for key in params.train.models}
-        for done, future in enumerate(as_completed(list(futures)), start=1):
-            future.wait()
-            if not future.state.is_completed():
-                failed.append(futures[future])
-                say(f"train    {futures[future]} failed: {_why(future.state)}")
-            update_progress_artifact(progress, progress=100.0 * done / len(futures))
+    futures = {train_candidate.submit(root, run, key, workers, warm_start.get(key)): key for key in params.train.models}
+    for done, future in enumerate(as_completed(list(futures)), start=1):
+        future.wait()
+        if not future.state.is_completed():
+            failed.append(futures[future])
+            say(f"train    {futures[future]} failed: {_why(future.state)}")
+        update_progress_artifact(progress, progress=100.0 * done / len(futures))
     if len(failed) == len(futures):
         raise TrainingError(f"every candidate failed ({', '.join(failed)}); see their reasons above")
     return len(futures) - len(failed)

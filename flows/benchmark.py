@@ -8,10 +8,13 @@ from prefect import flow
 from pydantic import Field
 
 from cellwright import runs
+from cellwright.energy.meter import idle_baseline
 from cellwright.params import Params, load
+from cellwright.training.workers import Workers
 from flows._catalogue import ROOT, DataSet, Model
 from flows._chain import compute
 from flows._hooks import notify
+from flows._runners import pool
 from tasks._run import say
 from tasks.prepare_data import prepare_data
 
@@ -39,12 +42,18 @@ def benchmark(
         CellwrightError: what stopped it, with what to do.
     """
     params = _params(dataset, models, budget_s, overrides)
+    idle_baseline(params.energy)  # before anything is busy
+    with pool(params.runner) as workers:  # they import torch while the data are made
+        return _benchmark(params, workers, promote=promote, only_new=only_new, fresh=fresh)
+
+
+def _benchmark(params: Params, workers: Workers | None, *, promote: bool, only_new: bool, fresh: bool) -> str:
     version = prepare_data(str(ROOT), params.dataset, only_new=only_new)
     ws = runs.open_run(params, ROOT, version.hash, anew=fresh)
     if runs.finished(ws):
         say(f"run      {ws.run} is finished; --fresh starts another")
         return ws.run
-    compute(params, ws, promote=promote)
+    compute(params, ws, workers, promote=promote)
     return ws.run
 
 

@@ -13,6 +13,7 @@ from cellwright.params import Params, load
 from flows._catalogue import ROOT, DataSet
 from flows._chain import compute
 from flows._hooks import notify
+from flows._runners import pool
 from tasks._run import say
 from tasks.find_champion import find_champion
 from tasks.prepare_data import prepare_data
@@ -50,7 +51,9 @@ def retrain(
     if runs.finished(ws):
         say(f"run      {ws.run} is finished")
         return ws.run
-    registered = compute(params, ws, promote=True, warm_start={champion.key: champion.folder} if warm_start else None)
+    start = {champion.key: champion.folder} if warm_start else None
+    with pool(params.runner) as workers:
+        registered = compute(params, ws, workers, promote=True, warm_start=start)
     say(f"retrain  {'promoted' if registered.champion else 'kept the champion'}: {registered.reason}")
     return ws.run
 

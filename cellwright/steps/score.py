@@ -17,6 +17,7 @@ from cellwright.kpis._contract import Costs, kpi
 from cellwright.kpis._exports import Exports
 from cellwright.kpis._spans import SPANS
 from cellwright.params import Params
+from cellwright.processes import keep_memory
 from cellwright.ranking.choose import finalists
 from cellwright.ranking.contenders import contenders
 from cellwright.ranking.pairs import Pairs
@@ -42,6 +43,7 @@ def score(params: Params, ws: Workspace, *, on_progress: Say | None = None) -> l
     from cellwright.training.runner import bounded
 
     say = on_progress or (lambda line: None)
+    keep_memory()
     bench = Bench(params, ws)
     with bounded(params.runner.threads_per_worker):
         scored, failures = _all(bench, params.train.models, say)

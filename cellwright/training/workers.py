@@ -15,7 +15,7 @@ from typing import Self
 
 from cellwright.errors import TrainingError
 from cellwright.params import Params, check
-from cellwright.processes import die_with_parent
+from cellwright.processes import die_with_parent, keep_memory
 from cellwright.results import Trained
 from cellwright.workspace import Workspace
 
@@ -74,14 +74,19 @@ class Workers:
     def _worker(self) -> ProcessPoolExecutor:
         # spawn: a forked child would inherit the locks of this process's threads
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(os.getpid(), self.threads))
+        worker = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(os.getpid(), self.threads))
+        worker.submit(os.getpid)  # starts the process now, not with its first candidate
+        return worker
 
 
 def _begin(parent: int, threads: int) -> None:
     die_with_parent(parent)
+    keep_memory()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
     import torch
+
+    import cellwright.training.fit  # noqa: F401 - what takes seconds to import is imported while the data are made
 
     torch.set_num_threads(threads)
     sys.stdin.close()
