@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cellwright.panel import PanelSchema
-from cellwright.report.words import ABSENT, escaped, number, quantity
+from cellwright.report.words import ABSENT, escaped, exact, number, quantity
 from cellwright.results import EnergyReading, Interval, Leaderboard, Scored, Trained
 
 _WHAT_LIMITS = (
@@ -33,11 +33,11 @@ def model_card(trained: Trained, scored: Scored, leaderboard: Leaderboard, schem
 def _use(trained: Trained, board: Leaderboard, schema: PanelSchema) -> str:
     sees = {"site": "each site's own history", "patch": "a neighbourhood of sites", "all": "all sites at once"}
     inputs = sees.get(str(trained.problem.get("inputs")), "the history")
-    ahead = quantity(board.horizon * schema.cadence_s, "s")
+    ahead = exact(board.horizon * schema.cadence_s, "s")
     return (
         "## Intended use\n\n"
         f"Forecasts {', '.join(map(escaped, board.targets))} ({escaped(board.unit)}) of {board.data.sites} sites, {board.horizon} steps "
-        f"of {quantity(schema.cadence_s, 's')} ahead ({ahead}), from {board.history} steps. It sees {inputs}. Raw telemetry goes in (a "
+        f"of {exact(schema.cadence_s, 's')} ahead ({ahead}), from {board.history} steps. It sees {inputs}. Raw telemetry goes in (a "
         "missing value as NaN) and raw units come out: scaling is inside."
     )
 
@@ -97,7 +97,7 @@ def _data(board: Leaderboard, schema: PanelSchema) -> str:
     data = board.data
     return (
         "## Data\n\n"
-        f"- Data set: {escaped(data.dataset)}, {data.rows:,} rows of {quantity(schema.cadence_s, 's')}, {data.sites} sites, {data.first} "
+        f"- Data set: {escaped(data.dataset)}, {data.rows:,} rows of {exact(schema.cadence_s, 's')}, {data.sites} sites, {data.first} "
         f"to {data.last}\n- Version (DVC): `{data.hash}`\n- Licence: {escaped(schema.licence)}\n"
         f"- Attribution: {escaped(schema.attribution)}"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cellwright.registry.lineage import git_commit
 from cellwright.registry.trace import flat
 from cellwright.report.record import Candidate, Record
-from cellwright.report.words import markdown_table, quantity
+from cellwright.report.words import exact, markdown_table
 from cellwright.results import Leaderboard
 from cellwright.runs import code_digest
 from cellwright.workspace import Workspace
@@ -83,7 +83,7 @@ def experiment_note(record: Record) -> str:
     board, schema = record.board, record.schema
     return (
         f"Forecasts of **{', '.join(board.targets)}** ({board.unit}) on data set **{board.data.dataset}**: {board.history} steps of "
-        f"{quantity(schema.cadence_s, 's')} in, {board.horizon} out, {board.data.sites} sites. A run is a benchmark; nested in it "
+        f"{exact(schema.cadence_s, 's')} in, {board.horizon} out, {board.data.sites} sites. A run is a benchmark; nested in it "
         f"are its candidates.\n\n{schema.attribution} · {schema.licence}"
     )
 

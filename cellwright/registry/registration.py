@@ -32,7 +32,7 @@ def register_run(params: Params, ws: Workspace, *, promote: bool, area: str | No
     record = records.read(ws)
     with writing(ws) as client:
         logged = log_benchmark(client, params, ws, record)
-        version = ensure_version(client, record, logged, params.register_.bump, area)
+        version = ensure_version(client, ws, record, logged, params.register_.bump, area)
         found = _judge(client, params, ws, record, version, promote)
         _announce(client, logged, version, found)
     return Registered(

@@ -42,6 +42,11 @@ class Logged:
     tags: dict[str, str]  # lineage, as on every run of it
     candidates: dict[str, str]  # candidate -> run id
 
+    @property
+    def own_tags(self) -> dict[str, str]:
+        """The lineage without MLflow's own names for it."""
+        return {key: value for key, value in self.tags.items() if not key.startswith("mlflow.")}
+
 
 def log_benchmark(client: MlflowClient, params: Params, ws: Workspace, record: Record) -> Logged:
     """Write the benchmark's run and its candidates' runs; what is there already is left as it is."""
@@ -106,18 +111,18 @@ class _Writer:
 
     def finish_parent(self, run_id: str, params: Params, ws: Workspace) -> None:
         """What concerns the benchmark as a whole; its KPIs are those of the candidate that was chosen."""
-        start, end = zip(*(_span(c) for c in self.record.candidates), strict=True)
+        end_ms = max(_span(candidate)[1] for candidate in self.record.candidates)
         settings = {"dataset": params.dataset, **params.model_dump(mode="json", by_alias=True, include=set(_SECTIONS))}
         self._params(run_id, dict(flat(settings)))
         self.client.log_inputs(run_id, datasets=[self.dataset])
-        self._points(run_id, (p for p in kpi_points(self.record.champion, max(end)) if not p.name.startswith("training/")))
+        self._points(run_id, (p for p in kpi_points(self.record.champion, end_ms) if not p.name.startswith("training/")))
         total = {"benchmark/energy_j": self.record.board.total_energy_j, "benchmark/seconds": self.record.board.total_s}
-        self._points(run_id, (Point(name, value, max(end)) for name, value in total.items() if value is not None))
+        self._points(run_id, (Point(name, value, end_ms) for name, value in total.items() if value is not None))
         self.client.log_dict(run_id, params.model_dump(mode="json", by_alias=True), "params.json")
         for path in (ws.leaderboard, ws.report):
             if path.is_file():
                 self.client.log_artifact(run_id, str(path))
-        self.client.set_terminated(run_id, "FINISHED", end_time=max(end))
+        self.client.set_terminated(run_id, "FINISHED", end_time=end_ms)
 
     def _candidate(self, parent: str, candidate: Candidate, there: Run | None) -> str:
         if there is not None and there.info.status in _FINAL:

@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from cellwright.errors import CellwrightError
-from cellwright.report.figures import rounded
-from cellwright.report.record import Record, score_file
+from cellwright.report.record import Record
+from cellwright.report.style import rounded
 from cellwright.report.words import number
 from cellwright.workspace import Workspace
 
@@ -70,7 +70,7 @@ def arrays(ws: Workspace, key: str, names: tuple[str, ...]) -> dict[str, np.ndar
     Raises:
         CellwrightError: the file or one of them is missing.
     """
-    path = score_file(ws, key, ".npz")
+    path = ws.scores / "truth.npz" if key == "truth" else ws.score(key, ".npz")
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in names}

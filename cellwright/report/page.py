@@ -10,19 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from cellwright.params import Params
-from cellwright.report import figures, tables
+from cellwright.report import tables
+from cellwright.report.chart_differences import differences
+from cellwright.report.chart_energy import ENERGY, accuracy_against_energy
+from cellwright.report.chart_lines import error_by_step, is_far, training_curves
+from cellwright.report.chart_sites import error_by_site
 from cellwright.report.forecasts import Picture
-from cellwright.report.palette import CHAMPION, INK, MUTED, RIDGE, looks
+from cellwright.report.palette import CHAMPION, INK, RIDGE, looks
 from cellwright.report.record import Record
-from cellwright.report.words import number, quantity
+from cellwright.report.style import figure
+from cellwright.report.words import exact, number, quantity
 from cellwright.runs import code_digest
+from cellwright.workspace import Workspace
 
 _HERE = Path(__file__).parent
 _STATED = ("cellwright", "torch", "lightning", "onnxruntime", "numpy", "codecarbon")
-_HEADLINE = ("mae", "rmse", "r2", figures.ENERGY, "latency_p99_ms", "bundle_bytes")
+_HEADLINE = ("mae", "rmse", "r2", ENERGY, "latency_p99_ms", "bundle_bytes")
 
 
-def page(params: Params, record: Record, picture: Picture, commit: str | None) -> str:
+def page(params: Params, ws: Workspace, record: Record, picture: Picture, commit: str | None) -> str:
     """The report as HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
@@ -30,8 +36,8 @@ def page(params: Params, record: Record, picture: Picture, commit: str | None) -
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"quantity": quantity, "number": number}
-    columns, lines = tables.leaderboard(record)
+    environment.filters |= {"quantity": quantity, "number": number, "exact": exact}
+    columns, lines = tables.leaderboard(record, params.rank.weights)
     return environment.get_template("template.html").render(
         board=record.board,
         schema=record.schema,
@@ -40,9 +46,10 @@ def page(params: Params, record: Record, picture: Picture, commit: str | None) -
         facts=_facts(record),
         columns=columns,
         lines=lines,
+        far=[c.title for c in record.candidates if is_far(record, c)],
         tried=tables.tried(record),
         energy=tables.energy(record),
-        charts=_charts(record, picture),
+        charts=_charts(params, ws, record, picture),
         picture=picture,
         params=json.dumps(params.model_dump(mode="json", by_alias=True), indent=2),
         versions=_versions(),
@@ -54,21 +61,20 @@ def page(params: Params, record: Record, picture: Picture, commit: str | None) -
     )
 
 
-def _charts(record: Record, picture: Picture) -> dict[str, Any]:
+def _charts(params: Params, ws: Workspace, record: Record, picture: Picture) -> dict[str, Any]:
     """All that the page's script draws, by the id of the element it is drawn in; None where there is nothing to draw."""
     colours = looks(record)
-    sites = figures.error_by_site(record)
     return {
-        "energy": figures.accuracy_against_energy(record, colours),
-        "steps": figures.error_by_step(record, colours),
-        "curves": figures.training_curves(record, colours),
-        "differences": figures.differences(record),
-        "sites": [{"label": label, "figure": figure} for label, figure in sites],
+        "energy": accuracy_against_energy(record, colours),
+        "steps": error_by_step(record, colours),
+        "curves": training_curves(record, colours),
+        "differences": differences(params, ws, record),
+        "sites": [{"label": label, "figure": chart} for label, chart in error_by_site(record)],
         "forecasts": {
             **asdict(picture),
             "titles": {key: record.candidate(key).title for key in picture.lines},
             "colours": {"truth": INK, **{key: RIDGE if key == "ridge" else CHAMPION for key in picture.lines}},
-            "figure": figures.figure([], x={"title": picture.times_title}, y={"title": ""}, height=400, hovermode="x unified"),
+            "figure": figure([], x={"title": picture.times_title}, y={"title": ""}, height=400, hovermode="x unified"),
             "units": {f.name: f.unit for f in record.schema.features},
         },
     }
@@ -95,11 +101,16 @@ def _facts(record: Record) -> list[tuple[str, str]]:
     layout = f"{schema.grid[0]} × {schema.grid[1]} grid, " if schema.grid else ""
     return [
         ("sites", f"{layout}{board.data.sites}"),
-        ("cadence", quantity(schema.cadence_s, "s")),
+        ("cadence", exact(schema.cadence_s, "s")),
         ("history → horizon", f"{board.history} → {board.horizon} steps"),
-        ("data", f"{board.data.first} to {board.data.last}"),
+        ("data", f"{_day(board.data.first)} to {_day(board.data.last)}"),
         ("test windows", f"{board.test_windows:,}"),
     ]
+
+
+def _day(time: str) -> str:
+    """The date of an ISO 8601 time; `row 0` of a relative clock stays."""
+    return time.partition("T")[0]
 
 
 def _versions() -> list[str]:

@@ -73,18 +73,13 @@ def read(ws: Workspace) -> Record:
     return Record(board, (*ranked, *failed), Panel.open(ws.panel(board.data.dataset)).schema)
 
 
-def score_file(ws: Workspace, key: str, suffix: str) -> Path:
-    """A candidate's score file: `.json` or `.npz`."""
-    return ws.scores / f"{key.replace(':', '-')}{suffix}"
-
-
 def _candidate(ws: Workspace, key: str, row: Row) -> Candidate:
     folder = ws.candidate(key)
     return Candidate(
         key=key,
         folder=folder,
         trained=Trained.read(folder / "candidate.json"),
-        scored=Scored.read(score_file(ws, key, ".json")),
+        scored=Scored.read(ws.score(key)),
         row=row,
         history=_history(folder / "history.jsonl"),
     )

@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const charts = JSON.parse(document.getElementById("charts").textContent);
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  const config = { responsive: true, displaylogo: false, displayModeBar: false };
   const place = (name) => document.querySelector(`[data-chart="${name}"]`);
   const picked = (name, otherwise) => document.querySelector(`[data-pick="${name}"]`)?.value ?? otherwise;
   const text = (value) => String(value).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -24,7 +24,7 @@
     const forecasts = all.lines.map((key) => line(key, all.titles[key], { width: key === all.lines[0] ? 2.2 : 1.3 }));
     const layout = structuredClone(all.figure.layout);
     layout.yaxis.title.text = `${text(all.targets[target])} (${text(all.units[all.targets[target]])})`;
-    draw("forecasts", { data: [line("truth", "truth", { width: 1.4, dash: "dot" }), ...forecasts.reverse()], layout });
+    draw("forecasts", { data: [line("truth", "truth", { width: 1.5 }), ...forecasts.reverse()], layout });
   };
 
   const sortBy = (table, index, heading) => {
@@ -52,6 +52,9 @@
   for (const select of document.querySelectorAll("[data-pick]")) {
     select.addEventListener("change", select.dataset.pick === "layer" ? drawSites : drawForecasts);
   }
+  document.querySelector("[data-toggle=all]")?.addEventListener("change", (event) => {
+    document.querySelector("table.board").classList.toggle("all", event.target.checked);
+  });
   drawSites();
   drawForecasts();
 })();

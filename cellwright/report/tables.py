@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cellwright.report.record import Candidate, Record
 from cellwright.report.words import ABSENT, columns, number, quantity, scale
-from cellwright.results import Row
+from cellwright.results import Leaderboard, Row
 
+_MAIN = ("mae", "rmse", "r2", "ssim", "train_energy_j", "energy_per_1000_j", "train_s", "latency_p99_ms", "bundle_bytes")
 STATUS_WORDS = {
     "converged": "converged",
     "budget": "budget ended it",
@@ -24,7 +26,10 @@ class Column:
     key: str
     title: str
     unit: str
+    factor: float  # values are divided by it
     better: str  # "lower" or "higher"
+    best: float | None
+    main: bool  # shown at once; the others when they are asked for
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class Cell:
 
     text: str
     sort: str
-    best: bool
+    best: bool = False
+    main: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,18 +81,12 @@ class Spent:
     note: str
 
 
-def leaderboard(record: Record) -> tuple[list[Column], list[Line]]:
-    """Columns and rows, in the order of rank."""
-    board = record.board
-    kpis = columns(board)
-    scales = {k: scale([r.kpis.get(k) for r in board.rows], board.kpi_units.get(k, "")) for k in kpis}
-    heads = [
-        Column(k, board.kpi_titles[k], scales[k][1], "lower" if board.kpi_lower_is_better.get(k, True) else "higher")
-        for k in kpis
-    ]
-    best = {k: _best([r.kpis.get(k) for r in board.rows], board.kpi_lower_is_better.get(k, True)) for k in kpis}
-    lines = [_line(record, c, kpis, scales, best) for c in record.candidates if c.row is not None]
-    return heads, lines
+def leaderboard(record: Record, weighted: Collection[str]) -> tuple[list[Column], list[Line]]:
+    """Columns and rows, in the order of rank; the main columns come first. `weighted`: KPIs that the score is made of."""
+    main = {*_MAIN, *weighted}
+    kpis = sorted(columns(record.board), key=lambda k: (k not in main, _MAIN.index(k) if k in _MAIN else len(_MAIN)))
+    heads = [_column(record.board, kpi, kpi in main) for kpi in kpis]
+    return heads, [_line(record, c, c.row, heads) for c in record.candidates if c.row is not None]
 
 
 def tried(record: Record) -> list[Tried]:
@@ -117,12 +117,15 @@ def energy(record: Record) -> list[Spent]:
     return lines
 
 
-def _line(
-    record: Record, candidate: Candidate, kpis: list[str], scales: dict[str, tuple[float, str]], best: dict[str, float | None]
-) -> Line:
-    row, board = candidate.row, record.board
-    assert row is not None
-    cells = [_cell(row.kpis.get(k), scales[k][0], best[k]) for k in kpis]
+def _column(board: Leaderboard, kpi: str, main: bool) -> Column:
+    values = [row.kpis.get(kpi) for row in board.rows]
+    lower = board.kpi_lower_is_better.get(kpi, True)
+    factor, unit = scale(values, board.kpi_units.get(kpi, ""))
+    return Column(kpi, board.kpi_titles[kpi], unit, factor, "lower" if lower else "higher", _best(values, lower), main)
+
+
+def _line(record: Record, candidate: Candidate, row: Row, heads: Sequence[Column]) -> Line:
+    board = record.board
     return Line(
         rank=row.rank,
         key=row.key,
@@ -134,15 +137,15 @@ def _line(
         status=row.status,
         status_word=STATUS_WORDS.get(row.status, row.status),
         reason=_reason(candidate),
-        score=_cell(row.score, 1.0, max(r.score for r in board.rows)),
-        cells=cells,
+        score=Cell(number(row.score), repr(row.score), row.score == max(r.score for r in board.rows)),
+        cells=[_cell(row.kpis.get(head.key), head) for head in heads],
     )
 
 
-def _cell(value: float | None, factor: float, best: float | None) -> Cell:
+def _cell(value: float | None, column: Column) -> Cell:
     if value is None:
-        return Cell(ABSENT, "", False)
-    return Cell(number(value / factor), repr(float(value)), value == best)
+        return Cell(ABSENT, "", main=column.main)
+    return Cell(number(value / column.factor), repr(float(value)), value == column.best, column.main)
 
 
 def _best(values: list[float | None], lower: bool) -> float | None:

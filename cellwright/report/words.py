@@ -40,13 +40,19 @@ def quantity(value: float | None, unit: str, digits: int = 3) -> str:
 
 
 def scale(values: Iterable[float | None], unit: str) -> tuple[float, str]:
-    """(factor to divide by, unit) in which the median of the values reads best; those of a plain number are (1, "")."""
-    known = sorted(abs(v) for v in values if v is not None and math.isfinite(v) and v != 0)
+    """(factor to divide by, unit) in which all the values together read shortest; those of a plain number are (1, "")."""
+    known = [v for v in values if v is not None and math.isfinite(v) and v != 0]
     steps = _COUNTS if unit in ("", "1", "count") else _SCALES.get(unit)
     if not known or steps is None:
         return 1.0, "" if unit == "1" else unit
-    middle = known[len(known) // 2]
-    return next(((f, n) for f, n in steps if middle >= f), steps[-1])
+    return min(steps, key=lambda step: sum(len(number(v / step[0])) for v in known))
+
+
+def exact(value: float, unit: str) -> str:
+    """A value that is known exactly, without the zeros that `quantity` ends on: 600 s -> `10 min`."""
+    steps = _SCALES.get(unit, ((1.0, unit),))
+    factor, name = next((step for step in steps if abs(value) >= step[0]), steps[-1])
+    return f"{value / factor:g} {name}".strip()
 
 
 def columns(board: Leaderboard) -> list[str]:

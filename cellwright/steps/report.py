@@ -21,5 +21,5 @@ def report(params: Params, ws: Workspace) -> Path:
     from cellwright.report.page import page
 
     found = record.read(ws)
-    write_text(ws.report, page(params, found, picture(ws, found), git_commit(ws.root)))
+    write_text(ws.report, page(params, ws, found, picture(ws, found), git_commit(ws.root)))
     return ws.report
