@@ -14,14 +14,12 @@ def summary(ws: Workspace) -> RenderableType:
     """Leaderboard, champion, energy, and three commands to look further."""
     board = Leaderboard.read(ws.leaderboard)
     registered = Registered.read(ws.registration)
-    energy = (
         "no energy meter here" if board.total_energy_j is None else f"{_joules(board.total_energy_j)} ({board.energy_source})"
     )
     return Group(
         render(board),
         Text(),
         Text(f"registered  {registered.model_name} {registered.semantic or ''}: {registered.reason}"),
-        Text(f"energy      {energy} for training and measuring all candidates; {board.total_s:.0f} s of work"),
         Text(),
         Text("look further:"),
         Text("  cellwright up                     Prefect UI on http://127.0.0.1:4200, MLflow UI on http://127.0.0.1:5000"),
@@ -29,6 +27,3 @@ def summary(ws: Workspace) -> RenderableType:
         Text(f"  xdg-open {ws.report.relative_to(ws.root)}"),
     )
 
-
-def _joules(energy_j: float) -> str:
-    return f"{energy_j:.0f} J" if energy_j < 3600 else f"{energy_j / 3600:.2f} Wh"
