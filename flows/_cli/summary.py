@@ -14,8 +14,6 @@ def summary(ws: Workspace) -> RenderableType:
     """Leaderboard, champion, energy, and three commands to look further."""
     board = Leaderboard.read(ws.leaderboard)
     registered = Registered.read(ws.registration)
-        "no energy meter here" if board.total_energy_j is None else f"{_joules(board.total_energy_j)} ({board.energy_source})"
-    )
     return Group(
         render(board),
         Text(),
