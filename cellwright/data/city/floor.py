@@ -31,8 +31,13 @@ _NODES = ((0.0, 0.5333333333333333), (1.3556261799742659, 0.2220759220056126), (
 
 def first_row(options: CityOptions) -> int:
     """First row of the last tenth."""
-    rows = options.days * options.steps
+    rows = measured_days(options) * options.steps
     return rows - rows // 10
+
+
+def measured_days(options: CityOptions) -> int:
+    """Days of the benchmark; those after them are for watching drift."""
+    return options.benchmark_days or options.days
 
 
 def kept_from(options: CityOptions) -> int:
@@ -43,7 +48,7 @@ def kept_from(options: CityOptions) -> int:
 def measure(options: CityOptions, land: Land, kept: list[Day]) -> dict[str, Any] | None:
     """Errors of `floor` and `filtered` in Mbit/s, overall and by step; None if the process is too short or too coarse for them.
 
-    kept: the days from `kept_from` on.
+    kept: the days from `kept_from` on, up to `measured_days`.
     """
     horizon = min(HORIZON, delay_steps(options))
     start = max(first_row(options) - kept[0].day * options.steps, 1) if kept else 0

@@ -62,6 +62,7 @@ class CityOptions:
 
     seed: int = 7
     days: int = 60
+    benchmark_days: int | None = None  # the noise floor is that of the first so many days; None: of all
     cadence_s: int = 600
     grid: tuple[int, int] = (20, 20)
     start: str = "2026-01-05T00:00"  # UTC, a midnight; the default is a Monday
@@ -71,6 +72,8 @@ class CityOptions:
     def __post_init__(self) -> None:
         if self.days < 1:
             raise ParamsError(f"city needs days ≥ 1, found {self.days}")
+        if self.benchmark_days is not None and not 1 <= self.benchmark_days <= self.days:
+            raise ParamsError(f"city needs 1 ≤ benchmark_days ≤ days ({self.days}), found {self.benchmark_days}")
         if self.cadence_s < 60 or 1800 % self.cadence_s:
             raise ParamsError(f"city needs a cadence_s of at least 60 that divides 1,800 s, found {self.cadence_s}")
         if len(self.grid) != 2 or min(self.grid) < 2:

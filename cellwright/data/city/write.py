@@ -42,7 +42,7 @@ def generate(folder: Path, options: dict[str, Any]) -> None:
         _write_day(folder, asked, names, day)
         truth["events"] += [_happening(asked, names, e) | {"demand_mbps": round(e.demand_mbps, 2)} for e in day.events]
         truth["outages"] += [_happening(asked, names, o) for o in day.outages]
-        if day.day >= floor.kept_from(asked):
+        if floor.kept_from(asked) <= day.day < floor.measured_days(asked):
             kept.append(day)
     write_json(folder / "site.json", _about(asked, cells, names, floor.measure(asked, cells, kept)) | truth)
 
