@@ -51,7 +51,9 @@ def _kpis(scored: Scored, board: Leaderboard) -> str:
         if any(value not in (ABSENT, "") for value in values):
             lines.append(f"| {escaped(title)} | {values[0]} | {values[1]} | {scored.sources.get(kpi, 'measured')} |")
     steps = ", ".join(number(value) for value in scored.mae_by_step)
-    return "\n".join([*lines, "", f"MAE by step ahead: {steps} {escaped(board.unit)}. {board.test_windows} test windows."])
+    return "\n".join(
+        [*lines, "", f"MAE by step ahead, in {escaped(board.unit)}: {steps}; over {board.test_windows} test windows."]
+    )
 
 
 def _comparison(trained: Trained, scored: Scored, board: Leaderboard) -> str:

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cellwright.errors import RegistryError
 from cellwright.report.words import number
 from cellwright.results import Interval, Trained
+
+
+class CannotCompare(RegistryError):
+    """Champion and challenger do not forecast the same; a person must decide."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import re
 import shutil
 import tempfile
 import warnings
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,21 +27,12 @@ _REQUIREMENTS = ("onnxruntime", "numpy")  # stated: MLflow would spend 40 s find
 _SHOWN = ("test/", "validation/", "cost/")
 
 
-@dataclass(frozen=True)
-class LoggedModel:
-    """A model in MLflow. `source`: what a version of it is made from."""
-
-    model_id: str
-    source: str
-
-
-def ensure_model(client: MlflowClient, ws: Workspace, record: Record, logged: Logged, card: str) -> LoggedModel:
-    """The model of this run's choice: the one that an interrupted registration left, or a new one."""
+def ensure_model(client: MlflowClient, ws: Workspace, record: Record, logged: Logged, card: str) -> str:
+    """Id of the model of this run's choice: the one that an interrupted registration left, or a new one."""
     query = f"tags.`{FINGERPRINT}` = '{logged.fingerprint}' AND status = 'READY'"
     there = client.search_logged_models([logged.experiment_id], filter_string=query, max_results=1)
     model = there[0] if there else _log(client, ws, record, logged, card)
-    remote = ws.mlflow_uri.startswith("http")  # a server resolves models:/ itself; MLflow's local store asks the global store
-    return LoggedModel(model.model_id, f"models:/{model.model_id}" if remote else model.artifact_location)
+    return str(model.model_id)
 
 
 def _log(client: MlflowClient, ws: Workspace, record: Record, logged: Logged, card: str) -> Any:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from cellwright.data.windows import Windows
-from cellwright.errors import RegistryError
+from cellwright.errors import CellwrightError
 from cellwright.forecaster import Forecaster, forecast_panel
 from cellwright.panel import Panel
 from cellwright.params import Params
 from cellwright.ranking.bootstrap import WindowErrors, block_steps, paired
-from cellwright.registry.contest import Contest, cost
+from cellwright.registry.contest import CannotCompare, Contest, cost
 from cellwright.report.forecasts import arrays
 from cellwright.report.record import Record
 from cellwright.results import Interval, Trained
@@ -23,7 +23,8 @@ def match(params: Params, ws: Workspace, record: Record, version: str, folder: P
     """The choice of `record` against the champion whose forecaster lies in `folder`, on both spans.
 
     Raises:
-        RegistryError: the champion forecasts something else, or other sites: the two cannot be compared.
+        CannotCompare: the champion forecasts something else, or other sites.
+        TrainingError: its model's code has changed its form since.
     """
     champion = Forecaster.load(folder)
     _check_comparable(champion, record, version)
@@ -32,7 +33,7 @@ def match(params: Params, ws: Workspace, record: Record, version: str, folder: P
     spans = [_span(params, ws, record, windows, champion, version, span) for span in ("validation", "test")]
     mine = record.champion.trained
     if mine is None:
-        raise RegistryError(f"candidate {record.champion.key} has no candidate.json; train it again")
+        raise CellwrightError(f"candidate {record.champion.key} has no candidate.json; train it again")
     (validation, mae), (test, _) = spans
     return Contest(version, validation, test, mae, cost(mine), cost(Trained.read(folder / "candidate.json")))
 
@@ -54,15 +55,19 @@ def _span(
 
 
 def _check_comparable(champion: Forecaster, record: Record, version: str) -> None:
-    board, problem, sites = record.board, champion.problem, champion.sites
-    asked = (tuple(board.targets), board.horizon, record.schema.cadence_s)
-    if (problem.targets, problem.horizon, problem.cadence_s) != asked:
-        raise RegistryError(
-            f"the champion (version {version}) forecasts {problem.targets}, {problem.horizon} steps of {problem.cadence_s:g} s; this run "
-            f"{asked[0]}, {asked[1]} steps of {asked[2]:g} s: they cannot be compared. Promote by hand with `cellwright champion promote`"
-        )
-    if sites != record.schema.sites:
-        raise RegistryError(
-            f"the champion (version {version}) knows {len(sites)} sites, this run has {len(record.schema.sites)} or others: they cannot "
-            "be compared. Promote by hand with `cellwright champion promote`"
-        )
+    board, problem = record.board, champion.problem
+    theirs = (*problem.targets, f"{problem.horizon} steps", f"{problem.cadence_s:g} s")
+    ours = (*board.targets, f"{board.horizon} steps", f"{record.schema.cadence_s:g} s")
+    if theirs != ours:
+        raise CannotCompare(_apart(version, f"forecasts {', '.join(theirs)}", ", ".join(ours)))
+    if champion.sites != record.schema.sites:
+        both = len(set(champion.sites) & set(record.schema.sites))
+        ours_has = f"{len(record.schema.sites)}, {both} of them the same and in another order or number"
+        raise CannotCompare(_apart(version, f"knows {len(champion.sites)} sites", ours_has))
+
+
+def _apart(version: str, theirs: str, ours: str) -> str:
+    return (
+        f"the champion (version {version}) {theirs}, this run {ours}: they cannot be compared. If the new one shall serve, "
+        "`cellwright champion promote`"
+    )

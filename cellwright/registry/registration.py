@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cellwright.errors import TrainingError
 from cellwright.params import Params
 from cellwright.registry.champions import fetch
-from cellwright.registry.contest import Verdict, verdict
+from cellwright.registry.contest import CannotCompare, Verdict, verdict
 from cellwright.registry.match import match
 from cellwright.registry.runs import Logged, log_benchmark
 from cellwright.registry.store import writing
@@ -56,7 +57,11 @@ def _judge(client: MlflowClient, params: Params, ws: Workspace, record: Record, 
     if present is None:
         return Verdict(True, "there was no champion yet")
     folder = fetch(client, ws, version.model_name, present)
-    return verdict(match(params, ws, record, present, folder), params.rank.similar_accuracy, record.board.unit)
+    try:
+        contest = match(params, ws, record, present, folder)
+    except (CannotCompare, TrainingError) as error:
+        return Verdict(False, str(error))
+    return verdict(contest, params.rank.similar_accuracy, record.board.unit)
 
 
 def _announce(client: MlflowClient, logged: Logged, version: Version, found: Verdict) -> None:

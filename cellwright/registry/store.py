@@ -68,7 +68,7 @@ def reading(ws: Workspace, *, lock_wait_s: float = LOCK_WAIT_S) -> Iterator[Mlfl
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient
 
-        with _explained(uri):
+        with _explained(uri), _everywhere(uri):
             yield MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -192,6 +192,21 @@ def _check_schema(uri: str, found: str | None) -> None:
             f"MLflow's store {shown(uri)} has schema {found or 'none that MLflow knows'}; MLflow {mlflow.__version__} wants {expected}. "
             f"Take a copy of it, then run `mlflow db upgrade {shown(uri)}` (if it was written by a newer MLflow, install that one)"
         )
+
+
+@contextmanager
+def _everywhere(uri: str) -> Iterator[None]:
+    """Parts of MLflow ask for its global address, whatever client they work for (a version made from `models:/…`)."""
+    name = "MLFLOW_TRACKING_URI"
+    before = os.environ.get(name)
+    os.environ[name] = uri
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextmanager

@@ -104,14 +104,14 @@ def _ensure_registered_model(client: MlflowClient, name: str, record: Record, ar
 def _create(client: MlflowClient, ws: Workspace, record: Record, logged: Logged, name: str, semantic: str) -> str:
     """Log the model below its candidate's run and make a version of it."""
     card = _card(record, record.champion)
-    model = ensure_model(client, ws, record, logged, card)
+    model_id = ensure_model(client, ws, record, logged, card)
     version: ModelVersion = client.create_model_version(
         name,
-        source=model.source,
+        source=f"models:/{model_id}",
         run_id=logged.candidates[record.champion.key],
         tags=_tags(record, logged, semantic),
         description=card,
-        model_id=model.model_id,
+        model_id=model_id,
     )
     return str(version.version)
 
@@ -126,17 +126,9 @@ def _card(record: Record, candidate: Candidate) -> str:
 
 def _tags(record: Record, logged: Logged, semantic: str) -> dict[str, str]:
     board, choice = record.board, record.champion
-    tags = {
-        **logged.own_tags,
-        FINGERPRINT: logged.fingerprint,
-        "semantic": semantic,
-        "candidate": choice.key,
-        "model": choice.title,
-        "unit": board.unit,
-        "benchmark": logged.run_id,
-    }
+    tags = {"semantic": semantic, "model": choice.title, "candidate": choice.key, "unit": board.unit}
     if choice.row is not None and choice.row.kpis.get("mae") is not None:
         tags["test mae"] = f"{number(choice.row.kpis['mae'], 4)} {board.unit}"
     if choice.trained is not None and choice.trained.energy is not None and choice.trained.energy.energy_j is not None:
         tags["train energy"] = f"{number(choice.trained.energy.energy_j)} J ({choice.trained.energy.source})"
-    return tags
+    return {**tags, **logged.own_tags, "benchmark": logged.run_id, FINGERPRINT: logged.fingerprint}
