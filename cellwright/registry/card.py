@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cellwright.panel import PanelSchema
-from cellwright.report.words import ABSENT, escaped, exact, number, quantity
+from cellwright.report.words import escaped, exact, number, quantity
 from cellwright.results import EnergyReading, Interval, Leaderboard, Scored, Trained
 
 _WHAT_LIMITS = (
@@ -45,11 +45,11 @@ def _use(trained: Trained, board: Leaderboard, schema: PanelSchema) -> str:
 def _kpis(scored: Scored, board: Leaderboard) -> str:
     lines = ["## Key figures", "", "| KPI | test span | validation span | source |", "| --- | ---: | ---: | --- |"]
     for kpi, title in board.kpi_titles.items():
-        values = [quantity(group.get(kpi), board.kpi_units.get(kpi, "")) for group in (scored.test, scored.validation)]
-        if kpi in scored.cost:
-            values = [quantity(scored.cost[kpi], board.kpi_units.get(kpi, "")), ""]
-        if any(value not in (ABSENT, "") for value in values):
-            lines.append(f"| {escaped(title)} | {values[0]} | {values[1]} | {scored.sources.get(kpi, 'measured')} |")
+        unit = board.kpi_units.get(kpi, "")
+        spans = [scored.cost[kpi], None] if kpi in scored.cost else [scored.test.get(kpi), scored.validation.get(kpi)]
+        if spans != [None, None]:
+            values = ["" if v is None and kpi in scored.cost else quantity(v, unit) for v in spans]
+            lines.append(f"| {' | '.join(map(escaped, [title, *values, scored.sources.get(kpi, 'measured')]))} |")
     steps = ", ".join(number(value) for value in scored.mae_by_step)
     return "\n".join(
         [*lines, "", f"MAE by step ahead, in {escaped(board.unit)}: {steps}; over {board.test_windows} test windows."]

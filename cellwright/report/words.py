@@ -15,7 +15,7 @@ _SCALES: dict[str, tuple[tuple[float, str], ...]] = {
     "ms": ((1e3, "s"), (1, "ms"), (1e-3, "µs")),
     "g": ((1e3, "kg"), (1, "g"), (1e-3, "mg"), (1e-6, "µg")),
 }
-_COUNTS = ((1e9, "G"), (1e6, "M"), (1e4, "k"), (1.0, ""))
+_COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
 
 def number(value: float | None, digits: int = 3) -> str:

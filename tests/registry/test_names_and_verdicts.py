@@ -46,7 +46,10 @@ def test_a_version_tag_that_someone_broke_is_named():
         next_semantic(["latest"], "minor")
 
 
-def contest(low, difference, high, mine=Cost(10.0, 5.0), theirs=Cost(20.0, 5.0), mae=10.0) -> Contest:
+THRIFTY, COSTLY = Cost(10.0, 5.0), Cost(20.0, 5.0)
+
+
+def contest(low, difference, high, mine=THRIFTY, theirs=COSTLY, mae=10.0) -> Contest:
     pair = Interval(other="version 1", difference=difference, low=low, high=high, block_steps=6, samples=100)
     return Contest("1", pair, pair, mae, mine, theirs)
 

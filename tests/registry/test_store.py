@@ -38,13 +38,18 @@ def test_a_store_that_another_program_has_locked_is_said_to_be(ws):
         assert client.search_experiments()
 
 
+def _locked_out(ws: Workspace, other: sqlite3.Connection) -> None:
+    with writing(ws) as client:
+        client.search_experiments()
+        other.execute("BEGIN EXCLUSIVE")
+        client.create_experiment("never")
+
+
 @pytest.mark.slow  # SQLite waits 20 s
 def test_a_lock_that_comes_in_the_middle_is_said_too(ws):
     with closing(sqlite3.connect(ws.state / "mlflow.db", isolation_level=None)) as other:
-        with pytest.raises(RegistryError, match="locked by another program"), writing(ws) as client:
-            client.search_experiments()
-            other.execute("BEGIN EXCLUSIVE")
-            client.create_experiment("never")
+        with pytest.raises(RegistryError, match="locked by another program"):
+            _locked_out(ws, other)
         other.execute("ROLLBACK")
     with reading(ws) as client:
         assert client.get_experiment_by_name("never") is None

@@ -77,6 +77,7 @@ class Example:
 def build(root: Path, example: Example, run: str = "city-1a2b3c4d") -> Workspace:
     """Write everything and return the run's workspace."""
     ws = Workspace(root, run)
+    root.mkdir(exist_ok=True)
     (root / "params.yaml").write_text(f"dataset: {example.dataset}\n")
     panel = _panel(example)
     panel.save(ws.panel(example.dataset))
@@ -143,7 +144,7 @@ def _write_truth(ws: Workspace, example: Example, panel: Panel, spans: dict[str,
         rows = origins[:, None] + np.arange(HORIZON)
         truth[span] = np.stack([panel.values(t)[rows] for t in example.targets], axis=-1)
         arrays |= {f"{span}_truth": truth[span], f"{span}_mask": np.ones(truth[span].shape, bool), f"{span}_origins": origins}
-    arrays["test_mask"][5:9, :, 2] = False
+    arrays["test_mask"][5:9, :, -1] = False
     np.savez(
         ws.scores / "truth.npz",
         **arrays,
