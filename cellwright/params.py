@@ -74,7 +74,9 @@ class Split(Section):
     validation: Share = 0.1
     test: Share = 0.1
     since: str | int | None = Field(None, description="first time used, ISO 8601, or a row; null: the panel's first")
-    until: str | int | None = Field(None, description="time up to which rows are used, ISO 8601, or a row; null: the panel's last")
+    until: str | int | None = Field(
+        None, description="time up to which rows are used, ISO 8601, or a row; null: the panel's last"
+    )
 
 
 class ModelSettings(Section):
@@ -198,8 +200,11 @@ class Monitor(Section):
     policy: str = Field("cooldown", description="when drift leads to retraining")
     batch_h: Positive = Field(24, description="telemetry released a run, hours")
     memory_h: Positive = Field(24 * 14, description="telemetry that a detector remembers, hours")
-    min_sites: Count = Field(3, description="sites that must drift before retraining is asked for")
-    settle_h: Annotated[float, Field(ge=0)] = Field(168, description="telemetry of the new regime that retraining waits for, hours")
+    min_sites: Count = Field(5, description="sites that must drift before retraining is asked for")
+    together_h: Positive = Field(72, description="time within which they must; fewer are forgotten after it, hours")
+    settle_h: Annotated[float, Field(ge=0)] = Field(
+        168, description="telemetry of the new regime that retraining waits for, hours"
+    )
     cooldown_h: Annotated[float, Field(ge=0)] = Field(168, description="no second retraining for this long, hours of telemetry")
     retrain_window_h: Positive = Field(24 * 21, description="newest stretch that retraining may use, hours")
     holdout_h: Positive = Field(48, description="newest hours of it kept for validation, and as many for the test")

@@ -304,6 +304,7 @@ class SiteDrift(Result):
     site: str
     time: str  # when it was noticed
     size: float  # relative: +0.5 is half as much error again
+    began: str | None = None  # when it began, as far as the detector can tell
 
 
 class Observation(Result):

@@ -28,7 +28,7 @@ def observe_champion(root: str, dataset: str, overrides: list[str], batch_h: flo
         NothingNew: no telemetry has arrived.
         RegistryError: there is no champion.
     """
-    from cellwright.lifecycle.monitor import observe
+    from cellwright.lifecycle.monitor import acknowledge, observe
     from cellwright.registry.champions import present
 
     ws = Workspace(Path(root))
@@ -44,6 +44,7 @@ def observe_champion(root: str, dataset: str, overrides: list[str], batch_h: flo
         _emit(DRIFT, name, found, found.drifts)
     if found.retrain:
         _emit(SETTLED, name, found, found.pending)
+    acknowledge(params, ws)
     return found
 
 

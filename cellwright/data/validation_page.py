@@ -27,7 +27,7 @@ p { margin: 0; color: var(--soft) }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: 9px 14px; border-bottom: 1px solid var(--line); vertical-align: top }
 th { font-size: 12px; letter-spacing: .03em; color: var(--soft); font-weight: 600 } tr:last-child td { border-bottom: 0 }
-td.n, th.n { text-align: right; white-space: nowrap } td.long { max-width: 300px; overflow-wrap: anywhere }
+td.n, th.n { text-align: right; white-space: nowrap } td.long { min-width: 170px; max-width: 300px; overflow-wrap: break-word }
 .chip { display: inline-block; border-radius: 99px; padding: 1px 10px; font-size: 12px; font-weight: 600;
         background: var(--goodback); color: var(--good) } .chip.bad { background: var(--badback); color: var(--bad) }
 code { font: 12px ui-monospace, Menlo, monospace; color: var(--soft) } tr.bad { background: var(--badback) }

@@ -1,8 +1,12 @@
 """Watch a champion on the telemetry that arrived since: score it, look for drift at every site, decide on retraining.
 
-Telemetry is released by time stamp, `monitor.batch_h` a run. A detector sees only what is left of it: the de-seasonalised absolute
-residual of the forecast one step ahead, divided by the site's usual error at that hour of day. It never sees a row that was not
+Telemetry is released by time stamp, `monitor.batch_h` a run. A detector sees only what is left of it: the absolute residual of the
+forecast one step ahead, divided by the site's usual error at that hour of a weekday or weekend. (By hour alone, the quiet weekends of
+business cells set off ADWIN some six times a day in a city of 400 cells where nothing changes.) It never sees a row that was not
 released, nor any record of what was changed in the network.
+
+A run that is killed has happened or not. What it found stays in the state until `acknowledge`: the next `observe` returns it
+again before it releases anything, so that no event is lost.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import numpy as np
 from cellwright.errors import NothingNew
 from cellwright.families import member
 from cellwright.files import read_json
-from cellwright.lifecycle.drift._contract import make
+from cellwright.lifecycle.drift._contract import Alarm, make
 from cellwright.lifecycle.policies._contract import Decision, Situation
 from cellwright.lifecycle.state import Drift, State
 from cellwright.panel import Panel
@@ -29,12 +33,15 @@ if TYPE_CHECKING:
     from cellwright.data.windows import Windows
     from cellwright.forecaster import Forecaster
 
-BASELINE_H = 240.0  # telemetry before the first watched row that says what is usual
+BASELINE_H = 672.0  # telemetry before the first watched row that says what is usual: four weeks, for the weekends
+_EVERY = 2  # rows of it that are forecast: every other one is enough for a mean
 _MOST = 10.0  # a residual counts at most this many usual errors: one outlier is no drift
 
 
 def observe(params: Params, ws: Workspace, folder: Path, version: str, *, batch_h: float | None = None) -> Observation:
     """Release the next telemetry to the champion `version` in `folder`, and say what was found.
+
+    Until `acknowledge` is called it says the same again.
 
     Raises:
         NothingNew: nothing has arrived since the last run.
@@ -43,28 +50,44 @@ def observe(params: Params, ws: Workspace, folder: Path, version: str, *, batch_
     from cellwright.data.windows import Windows
     from cellwright.forecaster import Forecaster
 
+    path = _path(params, ws)
+    before = State.read(path)
+    if before is not None and before.untold is not None:
+        return Observation.model_validate_json(before.untold)
     panel = Panel.open(ws.panel(params.dataset))
     forecaster = Forecaster.load(folder)
     windows = Windows(panel, forecaster.problem)
-    path = ws.state / "monitor" / f"{params.dataset}.npz"
-    before = State.read(path)
     state = (
         before if before and before.version == version else _begin(params, panel, forecaster, windows, folder, version, before)
     )
-    stop = min(panel.schema.rows, state.scored + _rows(panel, batch_h or params.monitor.batch_h))
+    ahead = forecaster.problem.horizon - 1  # the last forecasts are held against rows after the batch
+    stop = min(panel.schema.rows, state.scored + _rows(panel, batch_h or params.monitor.batch_h) + ahead)
     errors = _errors(forecaster, windows, state.scored, stop)
     if not len(errors):
         raise NothingNew(f"{params.dataset}: nothing new since row {state.scored} ({_iso(panel, state.scored)})")
     seen = _appended(state, panel, errors).remembering(_rows(panel, params.monitor.memory_h))
-    after, found = _detected(params, panel, seen)
+    after, found = _detected(params, panel, seen, state.scored)
+    after = after.gathered(params.monitor.min_sites, _rows(panel, params.monitor.together_h))
     decision = _decide(params, panel, after)
     if decision.retrain:
         after = replace(after, last_retraining=after.scored)
     result = _told(params, panel, state, after, errors, found, decision)
     if decision.retrain:
         after = replace(after, pending=())
-    after.save(path)
+    replace(after, untold=result.model_dump_json()).save(path)
     return result
+
+
+def acknowledge(params: Params, ws: Workspace) -> None:
+    """What the last `observe` found has been told: the next one may go on."""
+    path = _path(params, ws)
+    state = State.read(path)
+    if state is not None and state.untold is not None:
+        replace(state, untold=None).save(path)
+
+
+def _path(params: Params, ws: Workspace) -> Path:
+    return ws.state / "monitor" / f"{params.dataset}.npz"
 
 
 def _begin(
@@ -77,7 +100,7 @@ def _begin(
     return State(
         version=version,
         scored=scored,
-        baseline=_usual(panel, _errors(forecaster, windows, start, scored), start),
+        baseline=_usual(panel, _errors(forecaster, windows, start, scored, _EVERY), start),
         residuals=np.empty((0, sites), np.float32),
         since=np.full(sites, scored, np.int64),
         last_retraining=before.last_retraining if before else None,
@@ -92,8 +115,11 @@ def _end_of_data(params: Params, panel: Panel, folder: Path) -> int:
     return min(rows, spans(params.split, panel.schema).test.stop)
 
 
-def _errors(forecaster: Forecaster, windows: Windows, start: int, stop: int) -> np.ndarray:
-    """(rows, sites) absolute error one step ahead, first target, for the rows whose window is whole by `stop`; NaN: not measured."""
+def _errors(forecaster: Forecaster, windows: Windows, start: int, stop: int, every: int = 1) -> np.ndarray:
+    """(rows, sites) absolute error one step ahead, first target, for the rows whose window is whole by `stop`; NaN: not measured.
+
+    every: forecast every n-th row only.
+    """
     from cellwright.forecaster import forecast_panel
 
     horizon, sites = windows.problem.horizon, len(windows.panel.schema.sites)
@@ -101,7 +127,7 @@ def _errors(forecaster: Forecaster, windows: Windows, start: int, stop: int) -> 
     if last <= start:
         return np.empty((0, sites), np.float32)
     out = np.full((last - start, sites), np.nan, np.float32)
-    origins = windows.origins(start, stop)
+    origins = windows.origins(start, stop)[::every]
     forecast = forecast_panel(forecaster, windows, origins)[:, 0, :, 0]
     target = windows.problem.targets[0]
     truth, good = windows.panel.values(target)[origins], windows.panel.good(target)[origins]
@@ -110,16 +136,19 @@ def _errors(forecaster: Forecaster, windows: Windows, start: int, stop: int) -> 
 
 
 def _usual(panel: Panel, errors: np.ndarray, start: int) -> np.ndarray:
-    """(24, sites) mean absolute error by hour of day; an hour without a measurement takes the site's mean."""
+    """(48, sites) mean absolute error by `_hours`; an hour without a measurement takes the site's mean."""
     hours = _hours(panel)[start : start + len(errors)]
-    overall = np.nanmean(errors, axis=0)
-    table = np.tile(np.where(np.isfinite(overall) & (overall > 0), overall, 1.0), (24, 1))
-    for hour in range(24):
-        mine = errors[hours == hour]
-        counted = np.isfinite(mine).sum(axis=0)
-        mean = np.nansum(mine, axis=0) / np.maximum(counted, 1)
-        table[hour] = np.where((counted > 0) & (mean > 0), mean, table[hour])
+    table = np.tile(_mean(errors, np.ones(errors.shape[1])), (48, 1))
+    for hour in np.unique(hours):
+        table[hour] = _mean(errors[hours == hour], table[hour])
     return table.astype(np.float32)
+
+
+def _mean(errors: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """(sites,) mean of what was measured; `otherwise` where nothing was, or no error was made."""
+    counted = np.isfinite(errors).sum(axis=0)
+    mean = np.nansum(errors, axis=0) / np.maximum(counted, 1)
+    return np.where(mean > 0, mean, otherwise)
 
 
 def _appended(state: State, panel: Panel, errors: np.ndarray) -> State:
@@ -128,27 +157,33 @@ def _appended(state: State, panel: Panel, errors: np.ndarray) -> State:
     return replace(state, scored=state.scored + len(errors), residuals=np.concatenate([state.residuals, ratio]))
 
 
-def _detected(params: Params, panel: Panel, state: State) -> tuple[State, list[Drift]]:
-    """Replay what each site's detector remembers, and take what it says of rows it had not told of before."""
+def _detected(params: Params, panel: Panel, state: State, new: int) -> tuple[State, list[Drift]]:
+    """Replay what each site's detector remembers, and take what it says of rows from `new` on."""
     since, found = state.since.copy(), list[Drift]()
     first = state.scored - len(state.residuals)
     times = panel.times_ms()
     for site, name in enumerate(panel.schema.sites):
-        for row, mean in _alarms(params, state.residuals[:, site], first, int(since[site])):
-            found.append(Drift(name, row, int(times[row]), mean - 1.0))
+        for row, alarm in _alarms(params, state.residuals[:, site], first, int(since[site]), new):
+            began = first + _measured_ago(state.residuals[: row - first + 1, site], alarm.ago)
+            found.append(Drift(name, row, int(times[row]), alarm.size, began))
             since[site] = row + 1
     found.sort(key=lambda d: (d.row, d.site))
     return replace(state, since=since, pending=(*state.pending, *found)), found
 
 
-def _alarms(params: Params, residuals: np.ndarray, first: int, since: int) -> Iterator[tuple[int, float]]:
-    """(row, new mean) of each alarm of one site."""
+def _alarms(params: Params, residuals: np.ndarray, first: int, since: int, new: int) -> Iterator[tuple[int, Alarm]]:
+    """(row, alarm) of each alarm of one site from row `new` on; after it the site has a fresh detector."""
     detector = make(params.monitor.detector, params.monitor.detector_options)
     for offset in np.flatnonzero(np.isfinite(residuals[max(0, since - first) :])) + max(0, since - first):
-        mean = detector.update(float(residuals[offset]))
-        if mean is not None:
-            yield first + int(offset), mean
+        alarm = detector.update(float(residuals[offset]))
+        if alarm is not None and first + offset >= new:
+            yield first + int(offset), alarm
             detector = make(params.monitor.detector, params.monitor.detector_options)
+
+
+def _measured_ago(residuals: np.ndarray, steps: int) -> int:
+    """Position of the value `steps` measured values before the end, the last one included."""
+    return int(np.flatnonzero(np.isfinite(residuals))[-steps])
 
 
 def _decide(params: Params, panel: Panel, state: State) -> Decision:
@@ -178,11 +213,16 @@ def _told(
         stop=_iso(panel, after.scored),
         mae=float(np.nanmean(errors)),
         usual_mae=float(np.nanmean(usual)),
-        drifts=[SiteDrift(site=d.site, time=_iso(panel, d.row), size=d.size) for d in found],
-        pending=[SiteDrift(site=d.site, time=_iso(panel, d.row), size=d.size) for d in after.pending],
+        drifts=[_site_drift(panel, d) for d in found],
+        pending=[_site_drift(panel, d) for d in after.pending],
         retrain=decision.retrain,
         reason=decision.reason,
     )
+
+
+def _site_drift(panel: Panel, drift: Drift) -> SiteDrift:
+    began = None if drift.began is None else _iso(panel, drift.began)
+    return SiteDrift(site=drift.site, time=_iso(panel, drift.row), size=drift.size, began=began)
 
 
 def _rows(panel: Panel, hours: float) -> int:
@@ -190,11 +230,13 @@ def _rows(panel: Panel, hours: float) -> int:
 
 
 def _hours(panel: Panel) -> np.ndarray:
-    """(rows,) hour of the day, local time."""
-    from cellwright.data.calendar import calendar
+    """(rows,) hour of the day, local time: 0-23 on weekdays, 24-47 on weekends (a relative clock has none)."""
+    from cellwright.data.calendar import NAMES, calendar
 
     schema = panel.schema
-    return (calendar(panel.times_ms(), schema.timezone, schema.clock)[:, 0] * 24 + 1e-4).astype(np.int64) % 24
+    known = calendar(panel.times_ms(), schema.timezone, schema.clock)
+    hour = (known[:, NAMES.index("hour")] * 24 + 1e-4).astype(np.int64) % 24
+    return hour + 24 * (known[:, NAMES.index("weekend")] > 0)
 
 
 def _iso(panel: Panel, row: int) -> str:

@@ -10,6 +10,8 @@ import io
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -25,6 +27,7 @@ class Drift:
     row: int  # of the panel, when it was noticed
     time_ms: int
     size: float  # relative change of the error: +0.5 is half as much again
+    began: int | None = None  # row at which it began, as far as the detector can tell
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,12 @@ class State:
 
     version: str  # of the champion that was watched
     scored: int  # the cursor: rows before this one have been seen
-    baseline: np.ndarray  # (hours of the day, sites) usual absolute error, in the target's unit
+    baseline: np.ndarray  # (48, sites) usual absolute error by hour of day, weekdays then weekends, in the target's unit
     residuals: np.ndarray  # (rows, sites) float32
     since: np.ndarray  # (sites,) int64: first row that the site's present detector has seen
     pending: tuple[Drift, ...] = field(default=())  # nothing was done about these yet
     last_retraining: int | None = None  # row
+    untold: str | None = None  # the last observation, as JSON, until its events are known to be out
 
     @classmethod
     def read(cls, path: Path) -> State | None:
@@ -54,14 +58,14 @@ class State:
                 arrays = {name: held[name] for name in ("baseline", "residuals", "since")}
             pending = tuple(Drift(**d) for d in about.pop("pending"))
             return cls(**arrays, **about, pending=pending)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise FormatError(
                 f"{path} is damaged ({error}); delete it to watch anew from the end of the champion's data"
             ) from error
 
     def save(self, path: Path) -> None:
         """Write whole or not at all."""
-        about = {"version": self.version, "scored": self.scored, "last_retraining": self.last_retraining}
+        about: dict[str, Any] = {name: getattr(self, name) for name in ("version", "scored", "last_retraining", "untold")}
         about["pending"] = [asdict(d) for d in self.pending]
         held = io.BytesIO()
         np.savez_compressed(
@@ -72,6 +76,12 @@ class State:
             since=self.since,
         )
         write_bytes(path, held.getvalue())
+
+    def gathered(self, sites: int, rows: int) -> State:
+        """Without the pending drifts that fewer than `sites` sites show and that are older than `rows`: false alarms, one by one."""
+        if len({d.site for d in self.pending}) >= sites:
+            return self
+        return replace(self, pending=tuple(d for d in self.pending if d.row >= self.scored - rows))
 
     def remembering(self, rows: int) -> State:
         """Only the newest `rows` residuals."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from cellwright.lifecycle.drift._contract import DetectorOptions
+from cellwright.lifecycle.drift._contract import Alarm, DetectorOptions
 
 title = "Page–Hinkley"
 
@@ -26,10 +26,13 @@ class Detector:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._forget()
+
+    def _forget(self) -> None:
         self._count, self._mean, self._sum, self._least = 0, 0.0, 0.0, 0.0
         self._since, self._after = 0, 0.0  # steps and sum since the least: the new mean
 
-    def update(self, value: float) -> float | None:
+    def update(self, value: float) -> Alarm | None:
         """See the contract."""
         self._count += 1
         self._mean += (value - self._mean) / self._count
@@ -39,6 +42,7 @@ class Detector:
             self._least, self._since, self._after = self._sum, 0, 0.0
         if self._count < self._options.grace or self._sum - self._least < self._options.threshold:
             return None
-        new_mean = self._after / self._since
-        self.__init__(self._options)  # type: ignore[misc]
-        return new_mean
+        before = (self._mean * self._count - self._after) / max(1, self._count - self._since)
+        alarm = Alarm(self._after / self._since, before, self._since)
+        self._forget()
+        return alarm
