@@ -30,9 +30,10 @@ def run_benchmark(
 
 
 def prefect_environment(ws: Workspace) -> None:
-    """Point Prefect at the project's own state, and at the server of `cellwright up` if that runs. Before Prefect's import."""
+    """Point flows and Prefect at this project, and at the server of `cellwright up` if that runs. Before Prefect's import."""
     from flows._cli.servers import running_server
 
+    os.environ["CELLWRIGHT_ROOT"] = str(ws.root)  # flows look for the project around their own file otherwise
     os.environ.setdefault("PREFECT_HOME", str(ws.state / "prefect"))
     # The terminal shows our own lines; Prefect's go to its log, which the UI shows.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
