@@ -23,7 +23,7 @@ from cellwright.families import member
 from cellwright.files import read_json
 from cellwright.lifecycle.drift._contract import Alarm, make
 from cellwright.lifecycle.policies._contract import Decision, Situation
-from cellwright.lifecycle.state import Drift, State
+from cellwright.lifecycle.state import HOURS, Drift, State
 from cellwright.panel import Panel
 from cellwright.params import Params
 from cellwright.results import Observation, SiteDrift
@@ -136,9 +136,9 @@ def _errors(forecaster: Forecaster, windows: Windows, start: int, stop: int, eve
 
 
 def _usual(panel: Panel, errors: np.ndarray, start: int) -> np.ndarray:
-    """(48, sites) mean absolute error by `_hours`; an hour without a measurement takes the site's mean."""
+    """(HOURS, sites) mean absolute error by `_hours`; an hour without a measurement takes the site's mean."""
     hours = _hours(panel)[start : start + len(errors)]
-    table = np.tile(_mean(errors, np.ones(errors.shape[1])), (48, 1))
+    table = np.tile(_mean(errors, np.ones(errors.shape[1])), (HOURS, 1))
     for hour in np.unique(hours):
         table[hour] = _mean(errors[hours == hour], table[hour])
     return table.astype(np.float32)

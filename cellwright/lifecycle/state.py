@@ -19,6 +19,9 @@ from cellwright.errors import FormatError
 from cellwright.files import write_bytes
 
 
+HOURS = 48  # of a weekday, then of a weekend
+
+
 @dataclass(frozen=True)
 class Drift:
     """A change at one site, as a detector saw it."""
@@ -56,6 +59,8 @@ class State:
             with np.load(path, allow_pickle=False) as held:
                 about = json.loads(bytes(held["about"]).decode())
                 arrays = {name: held[name] for name in ("baseline", "residuals", "since")}
+            if arrays["baseline"].shape[0] != HOURS:
+                raise ValueError(f"its baseline has {arrays['baseline'].shape[0]} hours, expected {HOURS}")
             pending = tuple(Drift(**d) for d in about.pop("pending"))
             return cls(**arrays, **about, pending=pending)
         except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:

@@ -144,7 +144,7 @@ def test_a_damaged_state_says_what_to_do(params, town):
 
 def state(**changed) -> State:
     zeros = np.zeros((2, 3), np.float32)
-    fields = {"version": "1", "scored": 100, "baseline": zeros, "residuals": zeros, "since": np.zeros(3, np.int64)}
+    fields = {"version": "1", "scored": 100, "baseline": np.ones((48, 3)), "residuals": zeros, "since": np.zeros(3, np.int64)}
     return State(**fields | changed)
 
 
@@ -160,6 +160,12 @@ def test_the_state_is_read_as_it_was_written(tmp_path):
     assert found is not None
     assert (found.pending, found.last_retraining, found.untold) == (given.pending, 40, given.untold)
     assert np.array_equal(found.residuals, given.residuals, equal_nan=True)
+
+
+def test_a_state_of_another_form_is_refused(tmp_path):
+    state(baseline=np.ones((24, 3))).save(tmp_path / "s.npz")
+    with pytest.raises(FormatError, match="24 hours, expected 48"):
+        State.read(tmp_path / "s.npz")
 
 
 def test_single_false_alarms_are_forgotten_but_a_change_is_not():
