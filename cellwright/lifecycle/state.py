@@ -18,7 +18,6 @@ import numpy as np
 from cellwright.errors import FormatError
 from cellwright.files import write_bytes
 
-
 HOURS = 48  # of a weekday, then of a weekend
 
 
