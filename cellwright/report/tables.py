@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from cellwright.report.record import Candidate, Record
 from cellwright.report.words import ABSENT, columns, number, quantity, scale
-from cellwright.results import Leaderboard, Row
+from cellwright.results import Leaderboard, Row, Trained
 
-_MAIN = ("mae", "rmse", "r2", "ssim", "train_energy_j", "energy_per_1000_j", "train_s", "latency_p99_ms", "bundle_bytes")
+_MAIN = ("mae", "rmse", "r2", "ssim", "train_energy_j", "energy_per_1000_j", "latency_p99_ms", "bundle_bytes")
+_ENERGY = "train_energy_j"
 STATUS_WORDS = {
     "converged": "converged",
     "budget": "budget ended it",
@@ -77,6 +78,7 @@ class Spent:
     parts: list[str]
     total: str
     source: str
+    ranked_by: str  # the KPI: a finalist's is measured again, alone
     cpu_s: str
     note: str
 
@@ -99,22 +101,26 @@ def tried(record: Record) -> list[Tried]:
 
 
 def energy(record: Record) -> list[Spent]:
-    """Energy of each training, by part with its source."""
-    lines = []
-    for c in record.candidates:
-        if c.trained is None:
-            continue
-        reading = c.trained.energy
-        if reading is None:
-            lines.append(Spent(c.title, [ABSENT] * 3, ABSENT, "not metered", number(c.trained.cpu_s), ""))
-            continue
-        parts = [
-            f"{quantity(r.energy_j, 'J')}{f' ({r.source})' if r.source else ''}" for r in (reading.cpu, reading.ram, reading.gpu)
-        ]
-        note = "others ran at the same time" if reading.shared else "ran alone"
-        total = quantity(reading.energy_j, "J")
-        lines.append(Spent(c.title, parts, total, reading.source or "no meter", number(reading.cpu_s), note))
-    return lines
+    """Energy of each training, by part with its source, as read while it ran, and as it was ranked by."""
+    return [_spent(c, c.trained) for c in record.candidates if c.trained is not None]
+
+
+def _spent(candidate: Candidate, trained: Trained) -> Spent:
+    reading, ranked_by, cpu_s = trained.energy, _ranked_by(candidate), number(trained.cpu_s)
+    if reading is None:
+        return Spent(candidate.title, [ABSENT] * 3, ABSENT, "not metered", ranked_by, cpu_s, "")
+    parts = [
+        f"{quantity(r.energy_j, 'J')}{f' ({r.source})' if r.source else ''}" for r in (reading.cpu, reading.ram, reading.gpu)
+    ]
+    note = "others ran at the same time" if reading.shared else "ran alone"
+    total, source = quantity(reading.energy_j, "J"), reading.source or "no meter"
+    return Spent(candidate.title, parts, total, source, ranked_by, cpu_s, note)
+
+
+def _ranked_by(candidate: Candidate) -> str:
+    value = candidate.row.kpis.get(_ENERGY) if candidate.row is not None else None
+    source = candidate.scored.sources.get(_ENERGY, "measured") if candidate.scored is not None else ""
+    return f"{quantity(value, 'J')} ({source})" if value is not None else ABSENT
 
 
 def _column(board: Leaderboard, kpi: str, main: bool) -> Column:

@@ -19,13 +19,13 @@ _COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """`digits` significant figures, whole numbers in full up to 9,999, thousands marked, no exponent between 1e-4 and 1e7."""
+    """`digits` significant figures, whole numbers in full up to 9,999, thousands marked, no exponent between 1e-4 and 1e9."""
     if value is None or not math.isfinite(value):
         return ABSENT
     size = abs(value)
-    if value == 0 or (size < 1e7 and size >= 10**digits):
+    if value == 0 or (size < 1e9 and size >= 10**digits):
         return f"{value:,.0f}".replace("-", "−")
-    if size < 1e-4 or size >= 1e7:
+    if size < 1e-4 or size >= 1e9:
         return f"{value:.{digits - 1}e}".replace("-", "−")
     places = max(0, digits - 1 - math.floor(math.log10(size)))
     return f"{value:,.{places}f}".replace("-", "−")
