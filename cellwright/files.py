@@ -14,7 +14,6 @@ from typing import Any
 
 from cellwright.errors import WorkspaceError
 
-
 _FOLDER_MODE = 0o755  # mkdtemp makes private folders; results are for everyone who may read the project
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import NAMESPACE_URL, uuid5
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -51,7 +52,10 @@ def observe_champion(root: str, dataset: str, overrides: list[str], batch_h: flo
 def _emit(event: str, name: str, found: Observation, drifts: list[SiteDrift]) -> None:
     """One event for all sites: what changed, when, and by how much."""
     sizes = [d.size for d in drifts]
+    # the same finding told twice (a run killed after it told, before it noted that) is one event
+    same = uuid5(NAMESPACE_URL, f"{event}/{name}/{found.version}/{found.stop_row}")
     emit_event(
+        id=same,
         event=event,
         resource={"prefect.resource.id": f"cellwright.champion.{name}", "prefect.resource.name": name},
         payload={

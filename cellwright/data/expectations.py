@@ -133,7 +133,10 @@ def _shifts(rules: Validate, before: Version, version: Version) -> Frame:
     names = [name for name in version.features if name in before.features]
     moved = [_shift(before.features[name], version.features[name]) for name in names]
     data = pd.DataFrame({"feature": names, "shift": np.array(moved, dtype=float)})
-    title = {"title": "Shift of the median since the last accepted version", "limit": f"≤ {rules.max_shift:g} interquartile ranges"}
+    title = {
+        "title": "Shift of the median since the last accepted version",
+        "limit": f"≤ {rules.max_shift:g} interquartile ranges",
+    }
     return Frame("shift", data, "feature", "features", [_between("shift", None, rules.max_shift, title)])
 
 

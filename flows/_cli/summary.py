@@ -24,4 +24,3 @@ def summary(ws: Workspace) -> RenderableType:
         Text("  mlflow ui --backend-store-uri sqlite:///.cellwright/mlflow.db"),
         Text(f"  xdg-open {ws.report.relative_to(ws.root)}"),
     )
-
