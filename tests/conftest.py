@@ -52,7 +52,7 @@ TOWN_PARAMS = """
 """
 
 # Put before everything else on PYTHONPATH, it is the first thing that every Python process runs.
-GUARD = """
+GUARD = r"""
 import os, socket, sys
 
 def _guard(event, arguments):
