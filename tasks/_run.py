@@ -1,4 +1,7 @@
-"""What every task shares: where it runs, how it speaks, and which errors are worth another try."""
+"""What every task shares: where it runs, how it speaks, and which errors are worth another try.
+
+No task caches its result in Prefect: a step finds in the run's own folder what is done already, also after a kill or a Retry.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from cellwright.params import load
 from cellwright.results import Trained
@@ -25,7 +26,14 @@ class Present:
     cadence_s: float
 
 
-@task(task_run_name="champion of {dataset}", tags=["register"], retries=1, retry_condition_fn=transient, timeout_seconds=600)
+@task(
+    cache_policy=NO_CACHE,
+    task_run_name="champion of {dataset}",
+    tags=["register"],
+    retries=1,
+    retry_condition_fn=transient,
+    timeout_seconds=600,
+)
 def find_champion(root: str, dataset: str, overrides: list[str]) -> Present:
     """Fetch the champion's forecaster from the registry.
 

@@ -7,6 +7,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from cellwright.params import load
@@ -19,7 +20,14 @@ SETTLED = "cellwright.drift.settled"
 _MOST_SITES = 200  # in one event
 
 
-@task(task_run_name="observe: {dataset}", tags=["monitor"], retries=1, retry_condition_fn=transient, timeout_seconds=3600)
+@task(
+    cache_policy=NO_CACHE,
+    task_run_name="observe: {dataset}",
+    tags=["monitor"],
+    retries=1,
+    retry_condition_fn=transient,
+    timeout_seconds=3600,
+)
 def observe_champion(root: str, dataset: str, overrides: list[str], batch_h: float | None = None) -> Observation:
     """Score the champion on the next telemetry, run the detectors, and emit what they found as events.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 
 from cellwright import versioning
 from cellwright.catalogue import load_catalogue
@@ -18,6 +19,7 @@ from tasks._run import say, transient
 
 
 @task(
+    cache_policy=NO_CACHE,
     task_run_name="data: {dataset}",
     tags=["data"],
     retries=2,

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from cellwright.results import Published
 from tasks._run import opened, say, transient
 
 
-@task(task_run_name="publish", tags=["publish"], retries=1, retry_condition_fn=transient, timeout_seconds=3600)
+@task(
+    cache_policy=NO_CACHE,
+    task_run_name="publish",
+    tags=["publish"],
+    retries=1,
+    retry_condition_fn=transient,
+    timeout_seconds=3600,
+)
 def publish_bundle(root: str, run: str) -> Published:
     """Write the signed bundle into the folder that the edge server offers; it is served if its version is champion."""
     from cellwright.steps.publish import publish

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
 
 from cellwright.results import Leaderboard
 from tasks._artifacts import leaderboard_rows
 from tasks._run import opened, say
 
 
-@task(task_run_name="rank", tags=["rank"], timeout_seconds=3600)
+@task(cache_policy=NO_CACHE, task_run_name="rank", tags=["rank"], timeout_seconds=3600)
 def rank_candidates(root: str, run: str) -> Leaderboard:
     """Write the leaderboard and show it as a table in the UI."""
     from cellwright.steps.rank import rank

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from cellwright.results import Registered
 from tasks._run import opened, say, transient
 
 
 @task(
+    cache_policy=NO_CACHE,
     task_run_name="register",
     tags=["register"],
     retries=2,

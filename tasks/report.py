@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from prefect import task
 from prefect.artifacts import create_link_artifact
+from prefect.cache_policies import NO_CACHE
 
 from tasks._run import opened, say
 
 
-@task(task_run_name="report", tags=["report"], timeout_seconds=3600)
+@task(cache_policy=NO_CACHE, task_run_name="report", tags=["report"], timeout_seconds=3600)
 def write_report(root: str, run: str) -> str:
     """Write the report; its path is an artifact in the UI."""
     from cellwright.steps.report import report

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from cellwright.results import Trained
 from cellwright.training.workers import WorkerDied, Workers
@@ -22,7 +23,14 @@ async def _worker_died(task: object, task_run: object, state: object) -> bool:
     return False
 
 
-@task(task_run_name="train: {key}", tags=["train"], retries=1, retry_condition_fn=_worker_died, timeout_seconds=24 * 3600)
+@task(
+    cache_policy=NO_CACHE,
+    task_run_name="train: {key}",
+    tags=["train"],
+    retries=1,
+    retry_condition_fn=_worker_died,
+    timeout_seconds=24 * 3600,
+)
 def train_candidate(root: str, run: str, key: str, workers: Workers | None = None, warm_start: str | None = None) -> Trained:
     """Train a candidate, or find it trained. `workers`: the processes to do it in; None: here.
 
