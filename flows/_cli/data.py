@@ -81,18 +81,25 @@ def check(
     mirror: Annotated[str | None, typer.Option(help="Folder that holds copies of the sources.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Ingest, normalise and validate a data set, as far as that is not up to date, and show the verdict."""
+    """Ingest, normalise and validate a data set, as far as that is not up to date, and show the verdict.
+
+    Files of your own are looked at for news first.
+    """
     import os
 
     from cellwright import versioning
     from cellwright.catalogue import load_catalogue
     from cellwright.results import Validated
+    from cellwright.steps.ingest import news
 
     ws = workspace()
-    load_catalogue(ws.catalogue).entry(name)
+    entry = load_catalogue(ws.catalogue).entry(name)
     if mirror:
         os.environ["CELLWRIGHT_MIRROR"] = os.path.abspath(mirror)  # noqa: PTH100 - resolve() would follow links
-    versioning.reproduce(ws, name, on_line=None if as_json else _stage)
+    on_line = None if as_json else _stage
+    if news(ws, entry):
+        versioning.refresh(ws, name, on_line=on_line)
+    versioning.reproduce(ws, name, on_line=on_line)
     version = versioning.data_version(ws, name)
     found = Validated.read(ws.validation(name) / "results.json")
     said = f"{found}; version {version.hash}; {ws.validation(name) / 'index.html'}"
