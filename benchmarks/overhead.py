@@ -55,10 +55,12 @@ def flow(overrides: list[str]) -> tuple[float, float]:
 
     with get_client(sync_client=True) as client:
         client.read_flows(limit=1)
+    from cellwright.params import load
+    from flows._catalogue import DataSet
     from flows.benchmark import benchmark
 
     started = time.perf_counter()
-    benchmark(overrides=overrides, fresh=True, promote=False)
+    benchmark(dataset=DataSet(load(ROOT / "params.yaml", overrides).dataset), overrides=overrides, fresh=True, promote=False)
     return started - begun, time.perf_counter() - started
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from cellwright.catalogue import load_catalogue
 from cellwright.families import members
+from cellwright.params import load
 from cellwright.workspace import find_root
 
 ROOT = find_root(Path(__file__).parent)
 DataSet = StrEnum("DataSet", {name: name for name in load_catalogue(ROOT / "data" / "catalogue.yaml").names})  # type: ignore[misc]
+DEFAULT = DataSet(load(ROOT / "params.yaml").dataset)
 Model = StrEnum("Model", {name: name for name in members("models")})  # type: ignore[misc]

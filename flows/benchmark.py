@@ -11,7 +11,7 @@ from cellwright import runs
 from cellwright.energy.meter import idle_baseline
 from cellwright.params import Params, load
 from cellwright.training.workers import Workers
-from flows._catalogue import ROOT, DataSet, Model
+from flows._catalogue import DEFAULT, ROOT, DataSet, Model
 from flows._chain import compute
 from flows._hooks import notify
 from flows._runners import pool
@@ -28,13 +28,13 @@ from tasks.prepare_data import prepare_data
     validate_parameters=True,
 )
 def benchmark(
-    dataset: Annotated[DataSet | None, Field(description="Data set of the catalogue; empty: that of params.yaml")] = None,
-    models: Annotated[list[Model] | None, Field(description="Candidates; empty: those of params.yaml")] = None,
-    budget_s: Annotated[float | None, Field(gt=0, description="Training seconds a candidate; empty: as in params.yaml")] = None,
+    dataset: Annotated[DataSet, Field(description="Data set of the catalogue")] = DEFAULT,
+    models: Annotated[list[Model], Field(description="Candidates; none: those of params.yaml")] = [],  # noqa: B006 - only read
+    budget_s: Annotated[float, Field(ge=0, description="Training seconds a candidate; 0: as in params.yaml")] = 0,
     promote: Annotated[bool, Field(description="Let the winner become the champion if it beats the present one")] = True,
     only_new: Annotated[bool, Field(description="Look for new upstream files first, and stop if there are none")] = False,
     fresh: Annotated[bool, Field(description="Start another run even if this one is finished")] = False,
-    overrides: Annotated[list[str] | None, Field(description="section.key=value of params.yaml")] = None,
+    overrides: Annotated[list[str], Field(description="section.key=value of params.yaml")] = [],  # noqa: B006 - only read
 ) -> str:
     """Run the whole chain; returns the run's name. The same parameters resume a run that was interrupted.
 
@@ -43,7 +43,8 @@ def benchmark(
     """
     params = _params(dataset, models, budget_s, overrides)
     idle_baseline(params.energy)  # before anything is busy
-    with pool(params.runner) as workers:  # they import torch while the data are made
+    ready = fresh or not runs.done_before(params, ROOT)
+    with pool(params.runner, ready=ready) as workers:  # they import torch while the data are made
         return _benchmark(params, workers, promote=promote, only_new=only_new, fresh=fresh)
 
 
@@ -57,9 +58,8 @@ def _benchmark(params: Params, workers: Workers | None, *, promote: bool, only_n
     return ws.run
 
 
-def _params(dataset: DataSet | None, models: list[Model] | None, budget_s: float | None, overrides: list[str] | None) -> Params:
-    given = list(overrides or ())
-    given += [f"dataset={dataset.value}"] if dataset else []
+def _params(dataset: DataSet, models: list[Model], budget_s: float, overrides: list[str]) -> Params:
+    given = [*overrides, f"dataset={dataset.value}"]
     given += [f"train.models=[{', '.join(m.value for m in models)}]"] if models else []
     given += [f"train.budget_s={budget_s}"] if budget_s else []
     return load(ROOT / "params.yaml", given)

@@ -8,8 +8,7 @@ from prefect import flow
 from pydantic import Field
 
 from cellwright.errors import NothingNew
-from cellwright.params import load
-from flows._catalogue import ROOT, DataSet
+from flows._catalogue import DEFAULT, ROOT, DataSet
 from flows._hooks import notify
 from tasks._run import say
 from tasks.observe import observe_champion
@@ -24,16 +23,14 @@ from tasks.prepare_data import prepare_data
     on_crashed=[notify],
 )
 def monitor(
-    dataset: Annotated[DataSet | None, Field(description="Data set of the catalogue; empty: that of params.yaml")] = None,
-    batch_h: Annotated[float | None, Field(gt=0, description="Hours of telemetry to release; empty: as in params.yaml")] = None,
-    overrides: Annotated[list[str] | None, Field(description="section.key=value of params.yaml")] = None,
+    dataset: Annotated[DataSet, Field(description="Data set of the catalogue")] = DEFAULT,
+    batch_h: Annotated[float, Field(ge=0, description="Hours of telemetry to release; 0: as in params.yaml")] = 0,
+    overrides: Annotated[list[str], Field(description="section.key=value of params.yaml")] = [],  # noqa: B006 - only read
 ) -> str:
     """One look at the champion. Returns what was found in one sentence; that nothing has arrived is no failure."""
-    given = [*(overrides or ()), *([f"dataset={dataset.value}"] if dataset else [])]
-    name = load(ROOT / "params.yaml", given).dataset
-    prepare_data(str(ROOT), name)
+    prepare_data(str(ROOT), dataset.value)
     try:
-        return observe_champion(str(ROOT), name, list(overrides or ()), batch_h).reason
+        return observe_champion(str(ROOT), dataset.value, overrides, batch_h or None).reason
     except NothingNew as nothing:
         say(f"observe  {nothing}")
         return str(nothing)

@@ -33,7 +33,7 @@ def retrain(
     until: Annotated[int | None, Field(description="Row up to which telemetry has arrived; empty: all of it")] = None,
     size: Annotated[float | None, Field(description="Size of the change: +0.5 is half as much error again")] = None,
     warm_start: Annotated[bool, Field(description="Start from the champion's weights")] = True,
-    overrides: Annotated[list[str] | None, Field(description="section.key=value of params.yaml")] = None,
+    overrides: Annotated[list[str], Field(description="section.key=value of params.yaml")] = [],  # noqa: B006 - only read
 ) -> str:
     """Retrain, compare, and promote the winner; returns the run's name.
 
@@ -41,8 +41,8 @@ def retrain(
         RegistryError: there is no champion to start from.
     """
     version = prepare_data(str(ROOT), dataset.value)
-    plain = load(ROOT / "params.yaml", [*(overrides or ()), f"dataset={dataset.value}"])
-    champion = find_champion(str(ROOT), dataset.value, list(overrides or ()))
+    plain = load(ROOT / "params.yaml", [*overrides, f"dataset={dataset.value}"])
+    champion = find_champion(str(ROOT), dataset.value, overrides)
     stop = min(until or version.rows, version.rows)
     params = _window(plain, champion.key, stop, champion.cadence_s)
     if size is not None:

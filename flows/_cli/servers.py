@@ -39,6 +39,8 @@ def up(
 ) -> None:
     """Start the Prefect server, a worker and MLflow together on this machine; Ctrl-C stops them all."""
     ws = workspace()
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell that starts us in the background ignores Ctrl-C
+        signal.signal(number, _interrupted)
     for what, port in (("Prefect", prefect_port), ("MLflow", mlflow_port)):
         _free(what, port)
     url = f"http://127.0.0.1:{prefect_port}/api"
@@ -69,6 +71,10 @@ def up(
     finally:
         (ws.state / "prefect-api-url").unlink(missing_ok=True)
         _stop(started)
+
+
+def _interrupted(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def deploy(
@@ -107,6 +113,7 @@ def _environment(ws: Workspace, url: str) -> dict[str, str]:
         **os.environ,
         "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', '')}",
         "PREFECT_API_URL": url,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its job queue is for evaluations that are not used here
         "PREFECT_HOME": os.environ.get("PREFECT_HOME", str(ws.state / "prefect")),
         "CELLWRIGHT_ROOT": str(ws.root),
     }

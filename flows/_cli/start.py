@@ -26,7 +26,7 @@ def run_benchmark(
 
     if not quiet:
         _speak()
-    return benchmark(dataset=DataSet(dataset), promote=promote, only_new=only_new, fresh=fresh, overrides=overrides or None)
+    return benchmark(dataset=DataSet(dataset), promote=promote, only_new=only_new, fresh=fresh, overrides=overrides)
 
 
 def prefect_environment(ws: Workspace) -> None:
