@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cellwright.errors import CellwrightError, WorkspaceError
+from cellwright.errors import CellwrightError, FormatError, WorkspaceError
 from cellwright.files import read_json, write_text
 from cellwright.params import Params, check
 from cellwright.workspace import Workspace
@@ -73,6 +73,17 @@ def params_of(ws: Workspace) -> Params:
 def finished(ws: Workspace) -> bool:
     """Whether the run came to its end."""
     return (ws.run_folder / "finished.json").is_file()
+
+
+def done_before(params: Params, root: Path) -> bool:
+    """Whether, unless the data change, there is nothing left to do for these parameters."""
+    from cellwright.versioning import data_version
+
+    try:
+        version = data_version(Workspace(root), params.dataset)
+    except FormatError:
+        return False
+    return finished(Workspace(root, run_name(params, version.hash)))
 
 
 @contextmanager

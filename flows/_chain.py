@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from prefect import flow
@@ -13,6 +16,8 @@ from cellwright.errors import TrainingError
 from cellwright.files import write_json
 from cellwright.params import Params
 from cellwright.results import Registered
+from cellwright.steps.train import note_failure
+from cellwright.training import stopping
 from cellwright.training.workers import Workers
 from cellwright.workspace import Workspace
 from flows._runners import task_runner
@@ -63,18 +68,36 @@ def train_all(root: str, run: str, workers: Workers | None, warm_start: dict[str
         progress=0.0, key=f"training-{params.dataset}", description=f"Candidates of {run} trained"
     )
     failed: list[str] = []
-    futures = {train_candidate.submit(root, run, key, workers, warm_start.get(key)): key for key in params.train.models}
-    for done, future in enumerate(as_completed(list(futures)), start=1):
-        future.wait()
-        if not future.state.is_completed():
-            failed.append(futures[future])
-            say(f"train    {futures[future]} failed: {_why(future.state)}")
-        update_progress_artifact(progress, progress=100.0 * done / len(futures))
+    with _stopping(workers):
+        futures = {train_candidate.submit(root, run, key, workers, warm_start.get(key)): key for key in params.train.models}
+        for done, future in enumerate(as_completed(list(futures)), start=1):
+            future.wait()
+            if not future.state.is_completed():
+                failed.append(futures[future])
+                note_failure(params, ws, futures[future], _why(future.state))
+                say(f"train    {futures[future]} failed: {_why(future.state)}")
+            update_progress_artifact(progress, progress=100.0 * done / len(futures))
     if len(failed) == len(futures):
         raise TrainingError(f"every candidate failed ({', '.join(failed)}); see their reasons above")
     return len(futures) - len(failed)
 
 
+@contextmanager
+def _stopping(workers: Workers | None) -> Iterator[None]:
+    """What ends this flow (Ctrl-C, Cancel) ends its trainings, which run in other threads and processes."""
+    stopping.forget()
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        stopping.ask()
+        if workers is not None:
+            workers.stop()
+        raise
+
+
 def _why(state: object) -> str:
     message = str(getattr(state, "message", "") or "")
-    return message.removeprefix("Task run encountered an exception ").strip() or str(state)
+    # "… an exception ParamsError: dlinear: lag 2 is …": the kind of error says nothing to a person
+    return re.sub(r"^Task run encountered an exception:? (\w+Error: )?", "", message).strip() or str(state)

@@ -31,8 +31,8 @@ def task_runner(runner: Runner) -> TaskRunner[Any]:
     return DaskTaskRunner(cluster_kwargs=local)
 
 
-def pool(runner: Runner) -> AbstractContextManager[Workers | None]:
-    """The worker processes of the kind `processes`; nothing for the others."""
+def pool(runner: Runner, *, ready: bool = True) -> AbstractContextManager[Workers | None]:
+    """The worker processes of the kind `processes`, started at once if `ready`; nothing for the others."""
     if runner.kind != "processes":
         return nullcontext()
-    return Workers(count(runner), runner.threads_per_worker)
+    return Workers(count(runner), runner.threads_per_worker, ready=ready)

@@ -14,6 +14,8 @@ from cellwright.errors import CellwrightError
 from cellwright.processes import obey_parent
 from flows._cli import champion, data, doctor, edge, run, servers
 
+STOPPED = 130
+
 app = typer.Typer(
     name="cellwright",
     help="Keeps the best AI model in every part of a mobile network.",
@@ -45,9 +47,10 @@ def main() -> None:
     except CellwrightError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command resumes", err=True)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == STOPPED:  # what typer makes of a KeyboardInterrupt
+            typer.echo("stopped; the same command resumes", err=True)
+        raise
 
 
 if __name__ == "__main__":

@@ -61,8 +61,21 @@ def train(
         return _train(params, ws, candidate, panel, spans, version, folder, warm_start, shared, on_epoch)
     except Exception as error:
         reason = str(error) if isinstance(error, CellwrightError) else f"{type(error).__name__}: {error}"
-        _failed(candidate, version, reason).save(folder / RECORD)
+        _failed(_identity(candidate), version, reason).save(folder / RECORD)
         raise TrainingError(f"{key}: {reason}") from error
+
+
+def note_failure(params: Params, ws: Workspace, key: str, reason: str) -> None:
+    """Keep why a candidate failed that could not say so itself: it cannot be built, or its process was killed."""
+    from cellwright.versioning import data_version
+
+    record = ws.candidate(key) / RECORD
+    if record.is_file():
+        return
+    model, _, preset = key.partition(":")
+    unknown: dict[str, Any] = {"paper": "", "problem": {}, "options": {}, "settings": {}}
+    identity = {"key": key, "model": model, "preset": preset or None, "title": key, "seed": params.train.seed, **unknown}
+    _failed(identity, data_version(ws, params.dataset), reason).save(record)
 
 
 def _check_start(warm_start: Path | None) -> None:
@@ -167,9 +180,9 @@ def _record(
     )
 
 
-def _failed(candidate: Candidate, version: DataVersion, reason: str) -> Trained:
+def _failed(identity: dict[str, Any], version: DataVersion, reason: str) -> Trained:
     return Trained(
-        **_identity(candidate),
+        **identity,
         status="failed",
         reason=reason,
         epochs=0,

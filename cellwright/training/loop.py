@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from cellwright.errors import TrainingError
 from cellwright.forecaster import Forecaster, point_index
+from cellwright.training import stopping
 from cellwright.training.batches import Drawn, Fixed, Loaded, derived_seed, scaled
 from cellwright.training.candidates import Settings
 from cellwright.training.checkpoint import Checkpoint, Progress, Weights
@@ -99,6 +100,10 @@ class Loop(lightning.LightningModule):
             kept[0] += pair
         else:
             kept.append(pair)
+
+    def on_train_batch_start(self, batch: Loaded, batch_index: int) -> None:
+        """Stop here if that was asked for."""
+        stopping.look()
 
     def training_step(self, batch: Loaded, batch_index: int) -> Tensor:
         """Mean loss over the measured targets of the batch."""

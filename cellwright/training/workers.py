@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import TimeoutError as Waiting
@@ -17,6 +18,7 @@ from cellwright.errors import TrainingError
 from cellwright.params import Params, check
 from cellwright.processes import die_with_parent, keep_memory
 from cellwright.results import Trained
+from cellwright.training.stopping import Stopped
 from cellwright.workspace import Workspace
 
 _LOOK_S = 0.2
@@ -27,10 +29,15 @@ class WorkerDied(TrainingError):
 
 
 class Workers:
-    """`count` processes of `threads` threads each. A process that dies takes only its own candidate with it, and is replaced."""
+    """`count` processes of `threads` threads each. A process that dies takes only its own candidate with it, and is replaced.
 
-    def __init__(self, count: int, threads: int) -> None:
-        self.count, self.threads = count, threads
+    `ready`: they start at once and import what they need while other things are done; else with their first candidate.
+    """
+
+    def __init__(self, count: int, threads: int, *, ready: bool = True) -> None:
+        self.count, self.threads, self.ready = count, threads, ready
+        self._stopped = False
+        self._all: list[ProcessPoolExecutor] = []
         self._free: queue.Queue[ProcessPoolExecutor] = queue.Queue()
         for _ in range(count):
             self._free.put(self._worker())
@@ -39,8 +46,13 @@ class Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        while not self._free.empty():
-            self._free.get().shutdown(wait=False, cancel_futures=True)
+        self.stop()  # they are idle, or still importing: to wait for that would hold up our own end
+
+    def stop(self) -> None:
+        """End all processes and start no others. Who waits in `train` is told; checkpoints stay."""
+        self._stopped = True
+        for worker in list(self._all):
+            _kill(worker)
 
     def train(self, params: Params, ws: Workspace, key: str, *, warm_start: Path | None = None) -> Trained:
         """Train a candidate in the next free process.
@@ -49,8 +61,9 @@ class Workers:
             TrainingError: it failed.
             WorkerDied: its process was killed; what it had learnt is in its last checkpoint.
         """
-        worker = self._free.get()
+        worker, job = self._free.get(), None
         try:
+            self._go_on()
             job = worker.submit(_train, params.model_dump(mode="json", by_alias=True), ws, key, warm_start, self.count > 1)
             while True:  # in short waits: a waiting thread can be interrupted only between them
                 try:
@@ -58,29 +71,41 @@ class Workers:
                 except Waiting:
                     continue
         except BrokenProcessPool:
-            worker.shutdown(wait=False)
-            worker = self._worker()
+            worker = self._replaced(worker)
             raise WorkerDied(
                 f"the process that trained {key} was killed, perhaps for want of memory; "
                 "run again to resume from its last checkpoint, with fewer runner.workers if memory is short"
             ) from None
         except BaseException:
-            _kill(worker)
-            worker = self._worker()
+            if job is not None and not job.done():  # it is still at work for nobody
+                worker = self._replaced(worker)
             raise
         finally:
             self._free.put(worker)
+
+    def _replaced(self, worker: ProcessPoolExecutor) -> ProcessPoolExecutor:
+        self._go_on()
+        _kill(worker)
+        self._all.remove(worker)
+        return self._worker()
+
+    def _go_on(self) -> None:
+        if self._stopped:
+            raise Stopped
 
     def _worker(self) -> ProcessPoolExecutor:
         # spawn: a forked child would inherit the locks of this process's threads
         context = multiprocessing.get_context("spawn")
         worker = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(os.getpid(), self.threads))
-        worker.submit(os.getpid)  # starts the process now, not with its first candidate
+        self._all.append(worker)
+        if self.ready:
+            worker.submit(os.getpid)  # starts the process now, not with its first candidate
         return worker
 
 
 def _begin(parent: int, threads: int) -> None:
     die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; ours are ended by `stop`
     keep_memory()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
