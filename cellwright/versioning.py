@@ -75,6 +75,24 @@ def data_version(ws: Workspace, dataset: str) -> DataVersion:
     )
 
 
+def collect_garbage(ws: Workspace) -> tuple[Path, int]:
+    """Drop data versions from DVC's cache that neither the workspace nor any branch or tag uses; the cache and the bytes freed.
+
+    Raises:
+        WorkspaceError: DVC refused; nothing is known to be dropped.
+    """
+    cache = ws.root / ".dvc" / "cache"
+    before = _bytes(cache)
+    code, lines = _dvc(ws.root, ["gc", "--workspace", "--all-branches", "--all-tags", "--skip-failed", "--force"], None)
+    if code != 0:
+        raise WorkspaceError(_reason(lines, "clearing DVC's cache"))
+    return cache, before - _bytes(cache)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+
+
 def folder_hash(folder: Path) -> str:
     """DVC's hash of a folder: MD5 over the sorted list of its files' MD5 sums, with the suffix `.dir`."""
     if not folder.is_dir():

@@ -59,11 +59,11 @@ def show(result: Any, as_json: bool) -> None:
 
 
 def console() -> Any:
-    """The terminal; at least 100 columns wide where it is a pipe, so that tables do not break."""
+    """The terminal; 140 columns wide where it is a pipe, so that tables do not break."""
     from rich.console import Console
 
     wide = Console()
-    return wide if wide.is_terminal else Console(width=110)
+    return wide if wide.is_terminal else Console(width=140)
 
 
 def _line_of(path: Path, section: str, key: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cellwright import runs, versioning
+from cellwright.errors import WrongUse
 from cellwright.workspace import Workspace
 
 
@@ -12,8 +13,10 @@ def collect(ws: Workspace, *, keep: int, dry: bool, cache: bool) -> list[tuple[P
     """Delete, or with `dry` only list; returns paths and bytes."""
     freed = runs.collect_garbage(ws, keep=keep, dry=dry)
     freed += _bundles(ws, keep, dry)
+    if cache and dry:
+        raise WrongUse("what --cache would free is known only once it is done; leave --dry-run or --cache out")
     if cache:
-        freed += versioning.collect_garbage(ws, dry=dry)
+        freed.append(versioning.collect_garbage(ws))
     return freed
 
 

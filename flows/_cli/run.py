@@ -87,7 +87,9 @@ def leaderboard(run: Run = None, as_json: Json = False) -> None:
 def gc(
     keep: Annotated[int, typer.Option(min=1, help="Finished runs to keep for each data set.")] = 5,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    cache: Annotated[bool, typer.Option(help="Also drop data versions from DVC's cache that no commit here uses.")] = False,
+    cache: Annotated[
+        bool, typer.Option(help="Also drop data versions from DVC's cache that no branch, tag or present file uses.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Free space: old runs, published bundles that nothing points to, and (with --cache) data versions."""
