@@ -131,10 +131,13 @@ def collect_garbage(ws: Workspace, *, keep: int, dry: bool) -> list[tuple[Path, 
             by_dataset.setdefault(read_json(board)["data"]["dataset"], []).append(board.parent)
     gone = []
     for folder in [f for runs in by_dataset.values() for f in runs[keep:]]:
-        with locked(replace(ws, run=folder.name)):
-            gone.append((folder, sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())))
-            if not dry:
-                shutil.rmtree(folder)
+        try:
+            with locked(replace(ws, run=folder.name)):
+                gone.append((folder, sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())))
+                if not dry:
+                    shutil.rmtree(folder)
+        except WorkspaceError:  # someone works in it
+            continue
     return gone
 
 

@@ -7,10 +7,8 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from cellwright.errors import NothingNew
 from flows._catalogue import DEFAULT, ROOT, DataSet
 from flows._hooks import notify
-from tasks._run import say
 from tasks.observe import observe_champion
 from tasks.prepare_data import prepare_data
 
@@ -29,8 +27,5 @@ def monitor(
 ) -> str:
     """One look at the champion. Returns what was found in one sentence; that nothing has arrived is no failure."""
     prepare_data(str(ROOT), dataset.value)
-    try:
-        return observe_champion(str(ROOT), dataset.value, overrides, batch_h or None).reason
-    except NothingNew as nothing:
-        say(f"observe  {nothing}")
-        return str(nothing)
+    found = observe_champion(str(ROOT), dataset.value, overrides, batch_h or None)
+    return found.reason if found else "nothing new"

@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
+from cellwright.errors import NothingNew
 from cellwright.params import load
 from cellwright.results import Observation, SiteDrift
 from cellwright.workspace import Workspace
@@ -28,13 +29,14 @@ _MOST_SITES = 200  # in one event
     retry_condition_fn=transient,
     timeout_seconds=3600,
 )
-def observe_champion(root: str, dataset: str, overrides: list[str], batch_h: float | None = None) -> Observation:
+def observe_champion(root: str, dataset: str, overrides: list[str], batch_h: float | None = None) -> Observation | None:
     """Score the champion on the next telemetry, run the detectors, and emit what they found as events.
 
     `cellwright.drift` tells of each change (site, time, size); `cellwright.drift.settled` asks for retraining, once a change.
 
+    None: no telemetry has arrived, which is no failure.
+
     Raises:
-        NothingNew: no telemetry has arrived.
         RegistryError: there is no champion.
     """
     from cellwright.lifecycle.monitor import acknowledge, observe
@@ -44,7 +46,11 @@ def observe_champion(root: str, dataset: str, overrides: list[str], batch_h: flo
     params = load(ws.root / "params.yaml", [*overrides, f"dataset={dataset}"])
     champion = present(params, ws)
     name, version, folder = champion.model_name, str(champion.version), Path(str(champion.folder))
-    found = observe(params, ws, folder, version, batch_h=batch_h)
+    try:
+        found = observe(params, ws, folder, version, batch_h=batch_h)
+    except NothingNew as nothing:
+        say(f"observe  {nothing}")
+        return None
     say(
         f"observe  {name} version {version}, {found.first} – {found.stop}: MAE {found.mae:.4g}, usual {found.usual_mae:.4g}; {found.reason}"
     )

@@ -95,7 +95,7 @@ def _add_noise_floor(table: Table, board: Leaderboard, kpis: list[str]) -> None:
 
 
 def _legend(board: Leaderboard) -> Text:
-    parts = ["★ champion"]
+    parts = ["★ chosen"]
     if board.choice.similar:
         parts.append("≈ as accurate")
     parts.append("◆ Pareto front of accuracy and energy")
