@@ -24,7 +24,8 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 MARK = "CELLWRIGHT_TEST_COMMAND"  # in the environment of all that a command starts
 
-# A city small enough to be gone through in seconds. The third day after its benchmark changes more than half of it.
+# A city small enough to be gone through in seconds; on the third day after its benchmark more than half of it changes. And
+# telemetry of a user's own, in a folder beside the project.
 TOWN = """
   town:
     title: Town, a small city
@@ -41,6 +42,17 @@ TOWN = """
       traffic_mbps: {unit: Mbit/s, low: 0}
       users: {unit: users, low: 0}
     targets: [traffic_mbps]
+
+  exported:
+    title: Cells as exported by their operator
+    files: {exports}
+    reader: long
+    options: {time: time, site: cell}
+    timezone: Europe/Berlin
+    cadence_s: 3600
+    features:
+      dl_mbps: {unit: Mbit/s, low: 0}
+    targets: [dl_mbps]
 """
 TOWN_PARAMS = """
   town:
@@ -184,6 +196,11 @@ class Project:
         return self.start_program(*command).finish(timeout_s)
 
     @property
+    def exports(self) -> Path:
+        """Where the files of the data set `exported` are put."""
+        return self.root.parent / "exports"
+
+    @property
     def attempts(self) -> str:
         """Connections to elsewhere that any process of the project has tried."""
         log = Path(self.environment["CELLWRIGHT_TEST_GUARD"])
@@ -193,7 +210,9 @@ class Project:
 def make_project(root: Path, *, server: str | None) -> Project:
     """A copy of the present tree whose data set is `town`, all committed; its processes can reach this machine alone."""
     copy_project(root)
-    _append(root / "data" / "catalogue.yaml", TOWN)
+    exports = root.parent / "exports"
+    exports.mkdir()
+    _append(root / "data" / "catalogue.yaml", TOWN.replace("{exports}", str(exports)))
     _append(root / "params.yaml", TOWN_PARAMS)
     params = root / "params.yaml"
     params.write_text("".join("dataset: town\n" if x.startswith("dataset:") else x for x in params.open()))

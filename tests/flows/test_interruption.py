@@ -73,8 +73,13 @@ def test_a_run_survives_ctrl_c_and_kill_and_ends_as_if_nothing_had_happened(proj
     command.finish()
 
     before = epochs(folder())
-    done = project.cellwright(*arguments, "--set", "runner.kind=serial")
-    assert done.returncode == 0, done.stderr
+    command = project.start(*arguments, "--set", "runner.kind=serial")
+    command.wait_until(lambda: any("score" in p.cmdline() for p in command.family()), "scoring")
+    os.killpg(command.process.pid, signal.SIGINT)
+    stopped = command.finish(30)
+    assert (stopped.returncode, stopped.stderr.splitlines()[-1]) == (130, "stopped; the same command resumes")
+    assert "Traceback" not in stopped.stderr
+    assert command.left_behind() == []
     trained = json.loads((folder() / "candidate.json").read_text())
     assert 3 <= before < 30
     assert (trained["epochs"], trained["resumed"], epochs(folder())) == (30, 2, 30)

@@ -98,13 +98,13 @@ def test_mlflow_knows_the_run_its_candidates_and_the_data_version(project, ended
 
 
 def test_the_same_command_shows_the_finished_run(project, ended, ws):
+    before = {p.name for p in ws.artifacts.iterdir()}
     models = "train.models=[persistence, ridge, mlp, dlinear]"
     again = project.cellwright("run", "--set", models, "--set", "train.settings={dlinear: {lags: [2]}}", "--json")
     assert again.returncode == 0, again.stderr
     assert again.stderr == ""
     assert json.loads(again.stdout) == json.loads(ws.leaderboard.read_text())
-    assert ws.run.startswith("town-")
-    assert sorted(p.name for p in ws.artifacts.iterdir()) == [ws.run]
+    assert {p.name for p in ws.artifacts.iterdir()} == before
 
 
 def test_a_step_can_be_run_by_itself(project, ended, ws):
