@@ -38,7 +38,7 @@ def plain(overrides: list[str]) -> float:
     begun = time.perf_counter()
     params = load(ROOT / "params.yaml", overrides)
     versioning.reproduce(Workspace(ROOT), params.dataset)
-    ws = runs.open_run(params, ROOT, versioning.data_version(Workspace(ROOT), params.dataset).hash, anew=True)
+    ws = runs.open_run(params, ROOT, versioning.data_version(Workspace(ROOT), params.dataset), again=f"plain{os.getpid()}")
     train_all(params, ws)
     run_step(ws, "score", on_line=lambda line: None)
     rank(params, ws)

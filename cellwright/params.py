@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cellwright.errors import ParamsError
+
+DATA_SECTIONS = ("ingest", "normalise", "validate")  # they make the data version
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -238,7 +241,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     """Read params.yaml, lay the data set's own block and `--set section.key=value` over it, and check everything.
 
     Raises:
-        ParamsError: unreadable file, unknown key (the nearest known one is named), or a value out of range.
+        ParamsError: unreadable file, unknown key (the nearest known one is named), a value out of range, or an override of a
+            data section: that would make a data version which nobody else can name.
     """
     try:
         raw = yaml.safe_load(path.read_text())
@@ -248,10 +252,22 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
         raise ParamsError(f"{path} must hold sections (key: value), found {type(raw).__name__}")
     base: dict[str, Any] = raw or {}
     given = _parse_overrides(overrides)
+    for section in DATA_SECTIONS:
+        if section in given:
+            key = next(iter(given[section]), "") if isinstance(given[section], dict) else ""
+            raise ParamsError(
+                f"--set {section}.{key}: '{section}' makes a data version, which DVC must see change; "
+                f"edit params.yaml, line {_line_of(path, section, str(key))}, instead"
+            )
     check(base, str(path))
     dataset = given.get("dataset", base.get("dataset", Params().dataset))
     blocks = base.get("for_dataset") or {}
     for name, block in blocks.items():
+        if wrong := [s for s in DATA_SECTIONS if s in (block or {})]:
+            raise ParamsError(
+                f"{path}, for_dataset.{name}.{wrong[0]}: data sections hold for all data sets, since DVC tracks them as one; "
+                f"set {wrong[0]} itself, and move the block out"
+            )
         check(_merged(base, block), f"{path}, for_dataset.{name}")
     merged = _merged(_merged(base, blocks.get(dataset) or {}), given)
     return check(merged, "params.yaml with --set" if overrides else str(path))
@@ -292,6 +308,20 @@ def _type_name(annotation: Any) -> str:
         if not typing.get_args(annotation)
         else str(annotation).replace("typing.", "")
     )
+
+
+def _line_of(path: Path, section: str, key: str) -> str:
+    """Where in the file a key stands, or where it would."""
+    lines = path.read_text().splitlines()
+    top = next((i for i, line in enumerate(lines) if re.match(rf"{section}\s*:", line)), None)
+    if top is None:
+        return f"{len(lines) + 1} (a new section '{section}:')"
+    for i in range(top + 1, len(lines)):
+        if lines[i] and not lines[i][0].isspace():
+            break
+        if re.match(rf"\s+{re.escape(key)}\s*:", lines[i]):
+            return str(i + 1)
+    return f"{top + 2} (a new key '{key}:')"
 
 
 def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:

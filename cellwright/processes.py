@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from cellwright.errors import CellwrightError
 from cellwright.workspace import Workspace
 
 PARENT = "CELLWRIGHT_PARENT"  # process id of the one that must outlive us
+ANCESTOR = "CELLWRIGHT_ANCESTOR"  # the same, of one that is not our direct parent
 _LOOK_S = 0.5
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
@@ -26,18 +28,24 @@ def die_with_parent(parent: int) -> None:
     thread pool is long before its process does.)
     """
 
+    _end_when(lambda: os.getppid() != parent)
+
+
+def obey_parent() -> None:
+    """`die_with_parent`, if the one that started this process, or one before it, asked for it."""
+    if parent := os.environ.pop(PARENT, None):
+        die_with_parent(int(parent))
+    if ancestor := os.environ.pop(ANCESTOR, None):
+        _end_when(lambda: not Path("/proc", ancestor).exists())
+
+
+def _end_when(over: Callable[[], bool]) -> None:
     def watch() -> None:
-        while os.getppid() == parent:
+        while not over():
             time.sleep(_LOOK_S)
         os._exit(1)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
-
-
-def obey_parent() -> None:
-    """`die_with_parent`, if the one that started this process asked for it."""
-    if parent := os.environ.pop(PARENT, None):
-        die_with_parent(int(parent))
 
 
 def keep_memory() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cellwright.errors import CellwrightError, FormatError, WorkspaceError
-from cellwright.files import read_json, write_text
-from cellwright.params import Params, check
+from cellwright.files import read_json, whole_folder, write_text
+from cellwright.params import DATA_SECTIONS, Params, check
+from cellwright.results import DataVersion
 from cellwright.workspace import Workspace
 
-DATA_SECTIONS = ("ingest", "normalise", "validate")  # they make the data version, which is hashed instead
 _NOT_RESULTS = (*DATA_SECTIONS, "runner", "monitor", "for_dataset")  # where and when, not what
 
 
@@ -41,19 +42,18 @@ def code_digest() -> str:
     return total.hexdigest()
 
 
-def fresh(ws: Workspace) -> Workspace:
-    """The workspace of another run of the same name: `-2`, `-3` …"""
-    number = 2
-    while (ws.artifacts / f"{ws.run}-{number}").exists():
-        number += 1
-    return replace(ws, run=f"{ws.run}-{number}")
+def open_run(
+    params: Params, root: Path, version: DataVersion, *, again: str | None = None, until: int | None = None
+) -> Workspace:
+    """The workspace of the run that this command means. It keeps its parameters, its data's version, and its panel.
 
-
-def open_run(params: Params, root: Path, data_hash: str, *, anew: bool = False) -> Workspace:
-    """The workspace of the run that this command means; its parameters are kept in it as params.json."""
-    ws = Workspace(root, run_name(params, data_hash))
-    if anew and ws.run_folder.exists():
-        ws = fresh(ws)
+    `again`: a mark that makes it another run of the same parameters. `until`: the row it sees the data up to, where that is not all.
+    """
+    seen = version.hash if until is None else f"{version.hash}@{until}"
+    ws = Workspace(root, run_name(params, seen) + (f"-{again}" if again else ""))
+    if not ws.held_panel(params.dataset).is_dir():
+        version.save(ws.run_folder / "data.json")
+        _hold(ws.panel(params.dataset), ws.held_panel(params.dataset))
     write_text(ws.run_folder / "params.json", params.model_dump_json(by_alias=True, indent=2) + "\n")
     return ws
 
@@ -68,6 +68,16 @@ def params_of(ws: Workspace) -> Params:
     if not path.is_file():
         raise CellwrightError(f"there is no run {ws.run} in {ws.artifacts}; runs: {', '.join(_names(ws)) or 'none'}")
     return check(read_json(path), str(path))
+
+
+def _hold(panel: Path, held: Path) -> None:
+    """Link the files of a panel; they stay what they are when the shared folder is made anew."""
+    with whole_folder(held) as aside:
+        for path in panel.iterdir():
+            try:
+                os.link(path, aside / path.name)
+            except OSError:  # another disk, or a file system without links: a copy serves as well, and takes space
+                shutil.copy2(path, aside / path.name)
 
 
 def finished(ws: Workspace) -> bool:

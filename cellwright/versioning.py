@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import yaml
 
 from cellwright.errors import DataError, FormatError, WorkspaceError
 from cellwright.panel import Panel
+from cellwright.processes import ANCESTOR
 from cellwright.results import DataVersion
 from cellwright.workspace import Workspace
 
@@ -35,33 +37,44 @@ def reproduce(ws: Workspace, dataset: str, *, until: str = "validate", on_line: 
         DataError: a stage failed; the message is the stage's own.
         WorkspaceError: the lock was not free for ten minutes.
     """
-    target = f"data/dvc.yaml:{until}@{dataset}"
+    lines = _repro(ws, [f"data/dvc.yaml:{until}@{dataset}"], f"data stages of '{dataset}'", on_line)
+    return any(line.startswith("Running stage") for line in lines)
+
+
+def refresh(ws: Workspace, dataset: str, *, on_line: Callable[[str], None] | None = None) -> None:
+    """Run the ingest stage even though nothing DVC knows of changed: the source grows outside the project.
+
+    Raises:
+        DataError, WorkspaceError: as `reproduce`.
+    """
+    _repro(ws, ["--force", "--single-item", f"data/dvc.yaml:ingest@{dataset}"], f"ingest of '{dataset}'", on_line)
+
+
+def _repro(ws: Workspace, arguments: list[str], what: str, on_line: Callable[[str], None] | None) -> list[str]:
+    """DVC's lines, once it had its lock and did what was asked."""
     deadline = time.monotonic() + LOCK_WAIT_S
     while True:
-        code, lines = _dvc(ws.root, ["repro", target], on_line)
+        code, lines = _dvc(ws.root, ["repro", *arguments], on_line)
         if code == 0:
-            return any(line.startswith("Running stage") for line in lines)
+            return lines
         text = "\n".join(lines)
         if not any(mark in text for mark in _LOCKED):
-            raise DataError(_reason(lines, f"data stages of '{dataset}'"))
+            raise DataError(_reason(lines, what))
         if time.monotonic() > deadline:
             raise WorkspaceError("another process has held DVC's lock for ten minutes; wait for it or end it, then run again")
         time.sleep(0.5)
 
 
-def refresh(ws: Workspace, dataset: str, *, on_line: Callable[[str], None] | None = None) -> None:
-    """Run the ingest stage even though nothing DVC knows of changed: the source grows outside the project."""
-    code, lines = _dvc(ws.root, ["repro", "--force", "--single-item", f"data/dvc.yaml:ingest@{dataset}"], on_line)
-    if code != 0:
-        raise DataError(_reason(lines, f"ingest of '{dataset}'"))
-
-
 def data_version(ws: Workspace, dataset: str) -> DataVersion:
     """The version of a normalised panel: DVC's hash from data/dvc.lock, or the same hash computed from the files.
+
+    A run that holds a panel of its own (`runs.open_run`) keeps that panel's version, whatever became of the shared one.
 
     Raises:
         FormatError: there is no panel.
     """
+    if ws.held_panel(dataset).is_dir():
+        return DataVersion.read(ws.run_folder / "data.json")
     schema = Panel.open(ws.panel(dataset)).schema
     last_ms = schema.start_ms + round((schema.rows - 1) * schema.cadence_s * 1000)
     utc = schema.clock == "utc"
@@ -121,10 +134,11 @@ def _recorded(ws: Workspace, dataset: str) -> str | None:
 
 def _dvc(root: Path, arguments: list[str], on_line: Callable[[str], None] | None) -> tuple[int, list[str]]:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    environment[ANCESTOR] = str(os.getpid())  # the stages are DVC's shell's children, and must not outlive us
     command = [sys.executable, "-m", "dvc", *arguments]
     lines: list[str] = []
     with subprocess.Popen(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
         try:
             for line in process.stdout or ():
@@ -132,7 +146,7 @@ def _dvc(root: Path, arguments: list[str], on_line: Callable[[str], None] | None
                 if on_line:
                     on_line(line.rstrip())
         except BaseException:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
             raise
     return process.returncode, lines
 

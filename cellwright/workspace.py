@@ -41,8 +41,13 @@ class Workspace:
         return self.root / "data" / "raw" / dataset
 
     def panel(self, dataset: str) -> Path:
-        """Folder of the normalised panel."""
-        return self.root / "data" / "panels" / dataset
+        """Folder of the normalised panel: the run's own, if it holds one, else the shared one."""
+        held = self.held_panel(dataset)
+        return held if held.is_dir() else self.root / "data" / "panels" / dataset
+
+    def held_panel(self, dataset: str) -> Path:
+        """The panel as it was when the run began: links, so that a newer version of the data does not change a run."""
+        return self.run_folder / "panel" / dataset
 
     def validation(self, dataset: str) -> Path:
         """Folder of the validation results: results.json, index.html."""

@@ -13,6 +13,8 @@ REFUSED = "cellwright.data.refused"
 def notify(flow: Any, flow_run: Any, state: Any) -> None:
     """Emit an event for a failed run; data that broke an expectation has its own, so that it can be told to its owner."""
     message = str(state.message or "")
+    if "NothingNew" in message:  # a scheduled run that found nothing is no alarm
+        return
     kind = REFUSED if "ExpectationFailed" in message else FAILED
     emit_event(
         event=kind,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -31,8 +32,19 @@ def task_runner(runner: Runner) -> TaskRunner[Any]:
     return DaskTaskRunner(cluster_kwargs=local)
 
 
+@contextmanager
+def _here(runner: Runner) -> Iterator[None]:
+    """Candidates train in this process: its threads are bounded once, for torch counts them for the process."""
+    from cellwright.training.runner import bounded
+
+    with bounded(runner.threads_per_worker):
+        yield
+
+
 def pool(runner: Runner, *, ready: bool = True) -> AbstractContextManager[Workers | None]:
     """The worker processes of the kind `processes`, started at once if `ready`; nothing for the others."""
-    if runner.kind != "processes":
+    if runner.kind == "dask":
         return nullcontext()
+    if runner.kind != "processes":
+        return _here(runner)
     return Workers(count(runner), runner.threads_per_worker, ready=ready)

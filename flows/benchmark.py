@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from prefect import flow
+from prefect.runtime import flow_run
 from pydantic import Field
 
 from cellwright import runs
@@ -49,8 +50,10 @@ def benchmark(
 
 
 def _benchmark(params: Params, workers: Workers | None, *, promote: bool, only_new: bool, fresh: bool) -> str:
-    version = prepare_data(str(ROOT), params.dataset, only_new=only_new)
-    ws = runs.open_run(params, ROOT, version.hash, anew=fresh)
+    # what was ingested but never came to its end is still to be done
+    version = prepare_data(str(ROOT), params.dataset, only_new=only_new and runs.done_before(params, ROOT))
+    # a Retry of the same flow run finds the run that it began
+    ws = runs.open_run(params, ROOT, version, again=str(flow_run.id)[-8:] if fresh else None)
     if runs.finished(ws):
         say(f"run      {ws.run} is finished; --fresh starts another")
         return ws.run

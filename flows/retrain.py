@@ -9,6 +9,7 @@ from prefect import flow
 from pydantic import Field
 
 from cellwright import runs
+from cellwright.errors import ParamsError
 from cellwright.params import Params, load
 from flows._catalogue import ROOT, DataSet
 from flows._chain import compute
@@ -43,11 +44,11 @@ def retrain(
     version = prepare_data(str(ROOT), dataset.value)
     plain = load(ROOT / "params.yaml", [*overrides, f"dataset={dataset.value}"])
     champion = find_champion(str(ROOT), dataset.value, overrides)
-    stop = min(until or version.rows, version.rows)
+    stop = version.rows if until is None else min(until, version.rows)
     params = _window(plain, champion.key, stop, champion.cadence_s)
     if size is not None:
         say(f"retrain  the error changed by {size:+.0%}; {champion.title} learns from rows {params.split.since} – {stop}")
-    ws = runs.open_run(params, ROOT, f"{version.hash}@{stop}")
+    ws = runs.open_run(params, ROOT, version, until=stop)
     if runs.finished(ws):
         say(f"run      {ws.run} is finished")
         return ws.run
@@ -62,6 +63,11 @@ def _window(params: Params, key: str, stop: int, cadence_s: float) -> Params:
     """The newest stretch: its last `holdout_h` are the test span, as many before them the validation span."""
     rows_per_h = 3600 / cadence_s
     since = max(0, stop - round(params.monitor.retrain_window_h * rows_per_h))
+    if stop - since < 4 * params.monitor.holdout_h * rows_per_h:
+        raise ParamsError(
+            f"retraining wants at least four times monitor.holdout_h ({params.monitor.holdout_h:g} h) of telemetry, found "
+            f"{(stop - since) / rows_per_h:.1f} h before row {stop}; wait for more, or lower monitor.holdout_h"
+        )
     held = params.monitor.holdout_h * rows_per_h / (stop - since)
     block_h = min(params.score.block_h, params.monitor.holdout_h / 8)  # a short span still needs several blocks
     split = params.split.model_copy(

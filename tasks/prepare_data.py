@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from prefect import task
@@ -10,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from cellwright import versioning
 from cellwright.catalogue import load_catalogue
-from cellwright.errors import DataError
+from cellwright.errors import DataError, ExpectationFailed
 from cellwright.results import DataVersion, Validated
 from cellwright.steps.ingest import news
 from cellwright.workspace import Workspace
@@ -35,27 +36,28 @@ def prepare_data(root: str, dataset: str, *, only_new: bool = False) -> DataVers
         DataError: a source, a file or an expectation; training does not start.
     """
     ws = Workspace(Path(root))
+    results = ws.validation(dataset) / "results.json"
+    begun = time.time()
     try:
         if news(ws, load_catalogue(ws.catalogue).entry(dataset), only_new=only_new):
             versioning.refresh(ws, dataset, on_line=_progress)
         computed = versioning.reproduce(ws, dataset, on_line=_progress)
-    except DataError:
-        _publish(ws, dataset)
+    except DataError as error:
+        if results.is_file() and results.stat().st_mtime >= begun:
+            _publish(results, dataset)
+            raise ExpectationFailed(str(error)) from error  # DVC tells of a stage's error in words only
         raise
-    _publish(ws, dataset)
+    _publish(results, dataset)
     version = versioning.data_version(ws, dataset)
     state = "made" if computed else "unchanged"
     say(f"data     {dataset}: {version.rows:,} rows × {version.sites:,} sites, version {version.hash[:8]} ({state}), validated")
     return version
 
 
-def _publish(ws: Workspace, dataset: str) -> None:
-    """The validation as an artifact in the UI, if it came that far."""
-    results = ws.validation(dataset) / "results.json"
-    if results.is_file():
-        create_markdown_artifact(
-            validation_markdown(Validated.read(results)), key=f"validation-{dataset}", description=f"Validation of {dataset}"
-        )
+def _publish(results: Path, dataset: str) -> None:
+    """The validation as an artifact in the UI."""
+    page = validation_markdown(Validated.read(results))
+    create_markdown_artifact(page, key=f"validation-{dataset}", description=f"Validation of {dataset}")
 
 
 def _progress(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from prefect import task
@@ -45,7 +46,8 @@ def train_candidate(root: str, run: str, key: str, workers: Workers | None = Non
         from cellwright.steps.train import train
         from cellwright.training.runner import bounded
 
-        with bounded(params.runner.threads_per_worker):
+        on_dask = params.runner.kind == "dask"  # a process of its own; elsewhere the flow has bounded it
+        with bounded(params.runner.threads_per_worker) if on_dask else nullcontext():
             trained = train(params, ws, key, warm_start=start, shared=params.runner.kind != "serial")
     say(f"train    {trained.title}: {trained.status}, {trained.epochs} epochs in {trained.train_s:.1f} s. {trained.reason}")
     return trained

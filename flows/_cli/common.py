@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from cellwright.errors import ParamsError
 
 if TYPE_CHECKING:
     from cellwright.params import Params
@@ -19,8 +15,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a parameter.")]
 Dataset = Annotated[str | None, typer.Option("--dataset", "-d", help="Data set of the catalogue; else that of params.yaml.")]
 Run = Annotated[str | None, typer.Option("--run", "-r", help="Name of a run; else the newest.")]
-
-_DATA_SECTIONS = ("ingest", "normalise", "validate")
 
 
 def workspace() -> Workspace:
@@ -38,16 +32,7 @@ def parameters(ws: Workspace, overrides: list[str] | None, dataset: str | None =
     """
     from cellwright.params import load
 
-    given = list(overrides or ())
-    for item in given:
-        section, _, key = item.partition("=")[0].partition(".")
-        if section in _DATA_SECTIONS:
-            line = _line_of(ws.root / "params.yaml", section, key)
-            raise ParamsError(
-                f"--set {item}: '{section}' makes a data version, which DVC must see change; "
-                f"edit params.yaml, line {line}, instead"
-            )
-    return load(ws.root / "params.yaml", given + ([f"dataset={dataset}"] if dataset else []))
+    return load(ws.root / "params.yaml", [*(overrides or ()), *([f"dataset={dataset}"] if dataset else [])])
 
 
 def show(result: Any, as_json: bool) -> None:
@@ -64,16 +49,3 @@ def console() -> Any:
 
     wide = Console()
     return wide if wide.is_terminal else Console(width=140)
-
-
-def _line_of(path: Path, section: str, key: str) -> str:
-    lines = path.read_text().splitlines()
-    top = next((i for i, line in enumerate(lines) if re.match(rf"{section}\s*:", line)), None)
-    if top is None:
-        return f"{len(lines) + 1} (a new section '{section}:')"
-    for i in range(top + 1, len(lines)):
-        if lines[i] and not lines[i][0].isspace():
-            break
-        if re.match(rf"\s+{re.escape(key)}\s*:", lines[i]):
-            return str(i + 1)
-    return f"{top + 2} (a new key '{key}:')"

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -104,7 +105,9 @@ def _deploy(ws: Workspace, environment: dict[str, str], webhook: str | None) -> 
     typer.echo("deployed   benchmark/weekly, monitor/hourly, retrain/on-drift")
     if webhook:
         _call([sys.executable, "-m", "flows._cli.alerts", webhook], ws, environment)
-        typer.echo(f"alerts     failed, refused and drifted runs are told to {webhook}")
+        typer.echo(
+            f"alerts     failed, refused and drifted runs are told to {urlsplit(webhook).hostname}"
+        )  # the path may be a secret
 
 
 def _environment(ws: Workspace, url: str) -> dict[str, str]:
