@@ -16,7 +16,7 @@ WATCH = {
     "min_sites": 3,
     "together_h": 96,
     "settle_h": 24,
-    "cooldown_h": 24,
+    "cooldown_h": 96,
     "retrain_window_h": 120,
     "holdout_h": 24,
 }
@@ -79,14 +79,14 @@ def test_a_form_starts_a_run_and_a_change_of_the_network_retrains_the_champion(o
     worker = own_project.start_program(sys.executable, "-m", "prefect", "worker", "start", "--pool", "cellwright", log=log)
     try:
         run = api.start("benchmark/weekly", dataset="town", models=["persistence", "ridge"], budget_s=5, promote=True)
-        assert api.state(run) == ("COMPLETED", "All states completed."), log.read_text()
+        assert api.state(run)[0] == "COMPLETED", log.read_text()
         assert {"validation-town", "leaderboard-town", "choice-town", "report-town"} <= api.artifacts()
 
         looks = []
         while not api.events("cellwright.drift.settled") and len(looks) < 8:
             looks.append(api.start("monitor/hourly", dataset="town"))
             assert api.state(looks[-1])[0] == "COMPLETED", log.read_text()
-            time.sleep(3)  # the event is on its way
+            time.sleep(8)  # the server keeps events a batch at a time
         (settled,) = api.events("cellwright.drift.settled")
         assert 3 <= len(looks) <= 7
         assert settled["payload"]["dataset"] == "town"

@@ -51,7 +51,7 @@ def test_dvc_replays_the_chain_does_nothing_twice_and_trains_again_only_what_was
     before = {p.name: p.read_bytes() for p in panel.rglob("*") if p.is_file()}
     shutil.rmtree(panel)
     shutil.rmtree(own_project.root / ".dvc" / "cache")
-    dvc(own_project, "pull")
+    dvc(own_project, "pull", "--allow-missing")  # other data sets of the catalogue were never made here
     assert {p.name: p.read_bytes() for p in panel.rglob("*") if p.is_file()} == before
     assert ran(dvc(own_project, "repro")) == []
     assert own_project.attempts == ""
