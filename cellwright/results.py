@@ -179,6 +179,7 @@ class Trained(Result):
     resumed: int  # times it continued from a checkpoint
     data: DataVersion
     trials: int = 0
+    train_rows: tuple[int, int] | None = None  # [start, stop) it learnt from, its warm start's with them; None: not recorded
 
 
 class Interval(Result):

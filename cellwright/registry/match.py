@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cellwright.data.split import Spans
+from cellwright.data.split import spans as spans_of
 from cellwright.data.windows import Windows
 from cellwright.errors import CellwrightError
 from cellwright.forecaster import Forecaster, forecast_panel
@@ -23,19 +25,21 @@ def match(params: Params, ws: Workspace, record: Record, version: str, folder: P
     """The choice of `record` against the champion whose forecaster lies in `folder`, on both spans.
 
     Raises:
-        CannotCompare: the champion forecasts something else, or other sites.
+        CannotCompare: the champion forecasts something else, or other sites, or was trained on rows of these spans.
         TrainingError: its model's code has changed its form since.
     """
     champion = Forecaster.load(folder)
     _check_comparable(champion, record, version)
     panel = Panel.open(ws.panel(record.board.data.dataset))
+    theirs = Trained.read(folder / "candidate.json")
+    _check_unseen(theirs, spans_of(params.split, panel.schema), record, version)
     windows = Windows(panel, champion.problem)
     spans = [_span(params, ws, record, windows, champion, version, span) for span in ("validation", "test")]
     mine = record.champion.trained
     if mine is None:
         raise CellwrightError(f"candidate {record.champion.key} has no candidate.json; train it again")
     (validation, mae), (test, _) = spans
-    return Contest(version, validation, test, mae, cost(mine), cost(Trained.read(folder / "candidate.json")))
+    return Contest(version, validation, test, mae, cost(mine), cost(theirs))
 
 
 def _span(
@@ -64,6 +68,20 @@ def _check_comparable(champion: Forecaster, record: Record, version: str) -> Non
         both = len(set(champion.sites) & set(record.schema.sites))
         ours_has = f"{len(record.schema.sites)}, {both} of them the same and in another order or number"
         raise CannotCompare(_apart(version, f"knows {len(champion.sites)} sites", ours_has))
+
+
+def _check_unseen(champion: Trained, spans: Spans, record: Record, version: str) -> None:
+    """Whoever has learnt from the rows it is judged on cannot lose there. Records of old say nothing and are compared as before."""
+    if champion.train_rows is None or champion.data.dataset != record.board.data.dataset:
+        return
+    first, stop = champion.train_rows
+    for name, span in (("validation", spans.validation), ("test", spans.test)):
+        if first < span.stop and span.start < stop:
+            raise CannotCompare(
+                f"the champion (version {version}) was trained on rows {first} – {stop}, this run's {name} span is rows "
+                f"{span.start} – {span.stop}: on rows that one of them has learnt from they cannot be compared. Judge them on newer "
+                "telemetry (split.since, or `cellwright retrain`), or, if the new one shall serve, `cellwright champion promote`"
+            )
 
 
 def _apart(version: str, theirs: str, ours: str) -> str:

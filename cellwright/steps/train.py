@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellwright.errors import CellwrightError, TrainingError
-from cellwright.files import read_json, write_json
+from cellwright.files import explained, read_json, write_json
 from cellwright.panel import Panel
 from cellwright.params import Params
 from cellwright.results import DataVersion, EnergyReading, Reading, Trained
@@ -89,13 +89,20 @@ def _prepared(folder: Path, digest: str) -> Trained | None:
     """The finished record, if there is one of the same inputs; otherwise a folder that holds nothing of other inputs."""
     same = (folder / _INPUTS).is_file() and read_json(folder / _INPUTS).get("digest") == digest
     if not same:
-        shutil.rmtree(folder, ignore_errors=True)
+        _emptied(folder)
         write_json(folder / _INPUTS, {"digest": digest})
         return None
     if not (folder / RECORD).is_file():
         return None
     trained = Trained.read(folder / RECORD)
     return None if trained.status == "failed" else trained
+
+
+def _emptied(folder: Path) -> None:
+    """Nothing is left, or it is said: a checkpoint that stayed would be gone on from under other inputs."""
+    if folder.exists():
+        with explained(folder):
+            shutil.rmtree(folder)
 
 
 def _digest(params: Params, candidate: Candidate, version: DataVersion, spans: Spans, warm_start: Path | None) -> str:
@@ -141,9 +148,19 @@ def _train(
         fitted = fit(candidate, panel, spans, folder=folder, warm=warm, on_epoch=on_epoch)
     fitted.forecaster.save(folder)
     trained = _record(candidate, version, fitted, _whole(meter.reading, fitted), warm_start, trials)
+    trained = trained.model_copy(update={"train_rows": _learnt(spans, version, warm_start)})
     trained.save(folder / RECORD)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return trained
+
+
+def _learnt(spans: Spans, version: DataVersion, warm_start: Path | None) -> tuple[int, int]:
+    """The training rows, and those that the weights of a warm start on the same data set were trained on before."""
+    start, stop = spans.train
+    before = Trained.read(warm_start / RECORD) if warm_start and (warm_start / RECORD).is_file() else None
+    if before is None or before.train_rows is None or before.data.dataset != version.dataset:
+        return start, stop
+    return min(start, before.train_rows[0]), max(stop, before.train_rows[1])
 
 
 def _read(panel: Panel, candidate: Candidate) -> None:

@@ -1,5 +1,6 @@
 """Registering real runs: what MLflow then knows, that twice is once, and who is champion."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from cellwright.registry.match import match
 from cellwright.registry.runs import log_benchmark
 from cellwright.registry.store import reading, writing
 from cellwright.report import record as records
-from cellwright.results import Registered
+from cellwright.results import Registered, Trained
 from cellwright.steps.register import register
 from cellwright.workspace import Workspace
 
@@ -168,6 +169,20 @@ def test_who_knows_other_sites_is_not_compared(strong, make_params):
     grown = found.schema.model_copy(update={"sites": (*found.schema.sites, "new")})
     with pytest.raises(CannotCompare, match="knows 4 sites, this run 5"):
         match(settings, strong, replace(found, schema=grown), "1", champion(strong, MODEL))
+
+
+@pytest.mark.parametrize(("rows", "span"), [((0, 385), "validation span is rows 384"), ((432, 480), "test span is rows 432")])
+def test_who_was_trained_on_the_rows_it_is_judged_on_is_not_compared(strong, make_params, tmp_path, rows, span):
+    settings = strong_params(make_params)
+    register(settings, strong, promote=True)
+    folder = Path(shutil.copytree(champion(strong, MODEL), tmp_path / "seen"))
+    trained = Trained.read(folder / "candidate.json")
+    assert trained.train_rows == (0, 384)
+    trained.model_copy(update={"train_rows": rows}).save(folder / "candidate.json")
+    with pytest.raises(CannotCompare, match=rf"was trained on rows {rows[0]} – {rows[1]}, this run's {span}"):
+        match(settings, strong, records.read(strong), "1", folder)
+    trained.model_copy(update={"train_rows": None}).save(folder / "candidate.json")  # as records were before
+    assert match(settings, strong, records.read(strong), "1", folder).validation.tie
 
 
 def test_a_match_against_oneself_is_a_tie_without_width(strong, make_params):

@@ -1,14 +1,16 @@
 """The step `train`: its files, that it does nothing twice, and a process that is killed in the middle of it."""
 
+import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 
 import pytest
 
-from cellwright.errors import TrainingError, UnknownName
+from cellwright.errors import TrainingError, UnknownName, WorkspaceError
 from cellwright.forecaster import Forecaster
 from cellwright.results import Trained
 from cellwright.steps.train import train
@@ -25,6 +27,7 @@ def test_it_writes_its_record_its_forecaster_and_its_history(workspace, make_par
     assert trained.windows == 4 * 376
     assert trained.parameters == sum(p.numel() for p in Forecaster.load(folder).network.parameters())
     assert trained.data.rows == 480
+    assert trained.train_rows == (0, 384)
     assert trained.energy.cpu_s > 0
     assert [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()] == said
 
@@ -50,6 +53,19 @@ def test_rows_bound_what_is_split_and_trained_on(workspace, make_params):
     assert train(stretch, workspace, "ridge").windows == 4 * (96 - 3 + 1)
 
 
+def test_what_other_inputs_left_must_go_before_anything_is_trained(workspace, make_params, monkeypatch):
+    train(make_params(), workspace, "mlp")
+
+    def refused(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", refused)
+    with pytest.raises(WorkspaceError, match="make the folder writable"):
+        train(make_params(train={"seed": 8}), workspace, "mlp")
+    monkeypatch.undo()
+    assert train(make_params(train={"seed": 8}), workspace, "mlp").seed == 8
+
+
 def test_a_failure_is_recorded_with_its_reason_and_tried_again(workspace, make_params):
     bad = make_params(problem={"history": 2})  # seasonal naive wants a history as long as the horizon
     with pytest.raises(TrainingError, match=r"seasonal_naive: ValueError: .*horizon 3 is longer than history 2"):
@@ -73,6 +89,7 @@ def test_a_warm_start_is_recorded_by_name(workspace, make_params):
     newest = make_params(split={"since": 100, "until": 480})
     trained = train(newest, other, "mlp", warm_start=workspace.candidate("mlp"))
     assert trained.warm_start == "mlp"
+    assert trained.train_rows == (0, 404)  # rows 100 - 404 of its own, and those that its start had learnt from
     with pytest.raises(TrainingError, match=r"cannot start from .*nowhere: there is no forecaster\.safetensors"):
         train(make_params(), other, "mlp", warm_start=workspace.root / "nowhere")
 
