@@ -47,7 +47,7 @@ def observe_champion(root: str, dataset: str, overrides: list[str], batch_h: flo
     champion = present(params, ws)
     name, version, folder = champion.model_name, str(champion.version), Path(str(champion.folder))
     try:
-        found = observe(params, ws, folder, version, batch_h=batch_h)
+        found = observe(params, ws, folder, version, name=name, batch_h=batch_h)
     except NothingNew as nothing:
         say(f"observe  {nothing}")
         return None
@@ -59,7 +59,7 @@ def observe_champion(root: str, dataset: str, overrides: list[str], batch_h: flo
         _emit(DRIFT, name, found, found.drifts)
     if found.retrain:
         _emit(SETTLED, name, found, found.pending)
-    acknowledge(params, ws)
+    acknowledge(ws, name)
     return found
 
 

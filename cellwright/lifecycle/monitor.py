@@ -34,14 +34,15 @@ if TYPE_CHECKING:
     from cellwright.forecaster import Forecaster
 
 BASELINE_H = 672.0  # telemetry before the first watched row that says what is usual: four weeks, for the weekends
+_LEAST_H = 336.0  # of it that the champion was not trained on: two weeks, or its training rows are taken too
 _EVERY = 2  # rows of it that are forecast: every other one is enough for a mean
 _MOST = 10.0  # a residual counts at most this many usual errors: one outlier is no drift
 
 
-def observe(params: Params, ws: Workspace, folder: Path, version: str, *, batch_h: float | None = None) -> Observation:
-    """Release the next telemetry to the champion `version` in `folder`, and say what was found.
+def observe(params: Params, ws: Workspace, folder: Path, version: str, *, name: str, batch_h: float | None = None) -> Observation:
+    """Release the next telemetry to the champion in `folder`, `version` of the registered model `name`, and say what was found.
 
-    Until `acknowledge` is called it says the same again.
+    Each registered model is watched on its own. Until `acknowledge` is called it says the same again.
 
     Raises:
         NothingNew: nothing has arrived since the last run.
@@ -50,7 +51,7 @@ def observe(params: Params, ws: Workspace, folder: Path, version: str, *, batch_
     from cellwright.data.windows import Windows
     from cellwright.forecaster import Forecaster
 
-    path = _path(params, ws)
+    path = _path(ws, name)
     before = State.read(path)
     if before is not None and before.untold is not None:
         return Observation.model_validate_json(before.untold)
@@ -78,16 +79,16 @@ def observe(params: Params, ws: Workspace, folder: Path, version: str, *, batch_
     return result
 
 
-def acknowledge(params: Params, ws: Workspace) -> None:
-    """What the last `observe` found has been told: the next one may go on."""
-    path = _path(params, ws)
+def acknowledge(ws: Workspace, name: str) -> None:
+    """What the last `observe` of the registered model `name` found has been told: the next one may go on."""
+    path = _path(ws, name)
     state = State.read(path)
     if state is not None and state.untold is not None:
         replace(state, untold=None).save(path)
 
 
-def _path(params: Params, ws: Workspace) -> Path:
-    return ws.state / "monitor" / f"{params.dataset}.npz"
+def _path(ws: Workspace, name: str) -> Path:
+    return ws.state / "monitor" / f"{name}.npz"
 
 
 def _begin(
@@ -95,7 +96,7 @@ def _begin(
 ) -> State:
     """Start to watch a champion: where the last one was watched to, or where its own data ended."""
     scored = before.scored if before else _end_of_data(params, panel, folder)
-    start = max(windows.problem.history, scored - _rows(panel, BASELINE_H))
+    start = max(windows.problem.history, _first_usual(panel, folder, scored))
     sites = len(panel.schema.sites)
     return State(
         version=version,
@@ -105,6 +106,20 @@ def _begin(
         since=np.full(sites, scored, np.int64),
         last_retraining=before.last_retraining if before else None,
     )
+
+
+def _first_usual(panel: Panel, folder: Path, scored: int) -> int:
+    """First of the rows before `scored` that say what is usual.
+
+    On rows that it was trained on a champion errs less than it will from now on. They count only where less than two weeks
+    have passed since them: the hours of one weekend are too few for a mean, and a detector would take its luck for a change.
+    Records of old do not say which rows they are.
+    """
+    start = scored - _rows(panel, BASELINE_H)
+    learnt = read_json(folder / "candidate.json").get("train_rows")
+    if learnt is not None and learnt[1] <= scored - _rows(panel, _LEAST_H):
+        return max(start, int(learnt[1]))
+    return start
 
 
 def _end_of_data(params: Params, panel: Panel, folder: Path) -> int:

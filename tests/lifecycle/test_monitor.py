@@ -9,11 +9,13 @@ import pytest
 
 from cellwright.errors import FormatError, NothingNew
 from cellwright.lifecycle import state as state_module
-from cellwright.lifecycle.monitor import acknowledge, observe
+from cellwright.lifecycle.monitor import _first_usual, acknowledge, observe
 from cellwright.lifecycle.state import Drift, State
 from cellwright.panel import Panel
+from cellwright.results import Trained
 
 STEPS, KNOWN, CHANGED, DAYS = 48, 35, 42, 56
+NAME = "town--traffic_mbps--h6-3"
 BLOCK = {f"s{i:02d}" for i in range(10)}
 
 
@@ -22,10 +24,10 @@ def watch(params, ws, champion, version="1", days=DAYS):
     found = []
     for _ in range(days):
         try:
-            found.append(observe(params, ws, champion, version))
+            found.append(observe(params, ws, champion, version, name=NAME))
         except NothingNew:
             break
-        acknowledge(params, ws)
+        acknowledge(ws, NAME)
     return found
 
 
@@ -52,7 +54,7 @@ def test_a_kill_anywhere_neither_loses_nor_repeats_a_row(params, town, tmp_path,
     """Killed before the state is written: the day is observed again. Killed after: it is told again. Both give the same."""
     ws, champion = town
     whole = watch(params, ws, champion)
-    path = ws.state / "monitor" / "town.npz"
+    path = ws.state / "monitor" / f"{NAME}.npz"
     end = path.read_bytes()
     path.unlink()
 
@@ -63,42 +65,42 @@ def test_a_kill_anywhere_neither_loses_nor_repeats_a_row(params, town, tmp_path,
     while True:
         monkeypatch.setattr(state_module, "write_bytes", killed)
         with pytest.raises((KeyboardInterrupt, NothingNew)) as stopped:
-            observe(params, ws, champion, "1")
+            observe(params, ws, champion, "1", name=NAME)
         monkeypatch.undo()
         if stopped.type is NothingNew:
             break
-        observe(params, ws, champion, "1")  # killed right after it: nobody heard
-        found.append(observe(params, ws, champion, "1"))
-        acknowledge(params, ws)
+        observe(params, ws, champion, "1", name=NAME)  # killed right after it: nobody heard
+        found.append(observe(params, ws, champion, "1", name=NAME))
+        acknowledge(ws, NAME)
     assert found == whole
     assert path.read_bytes() == end
 
 
 def test_a_process_that_is_killed_for_good_leaves_a_whole_state(params, town):
     ws, champion = town
-    observe(params, ws, champion, "1")
-    acknowledge(params, ws)
+    observe(params, ws, champion, "1", name=NAME)
+    acknowledge(ws, NAME)
     script = (
         "import os, sys, json; from pathlib import Path; from cellwright import files; from cellwright.params import Params\n"
         "from cellwright.workspace import Workspace; from cellwright.lifecycle.monitor import observe\n"
         "os.replace = lambda *_: os._exit(9)\n"
-        "observe(Params.model_validate_json(sys.argv[1]), Workspace(Path(sys.argv[2])), Path(sys.argv[3]), '1')\n"
+        "observe(Params.model_validate_json(sys.argv[1]), Workspace(Path(sys.argv[2])), Path(sys.argv[3]), '1', name=sys.argv[4])\n"
     )
-    given = [params.model_dump_json(by_alias=True), str(ws.root), str(champion)]
+    given = [params.model_dump_json(by_alias=True), str(ws.root), str(champion), NAME]
     assert subprocess.run([sys.executable, "-c", script, *given], check=False).returncode == 9
-    after = State.read(ws.state / "monitor" / "town.npz")
+    after = State.read(ws.state / "monitor" / f"{NAME}.npz")
     assert after is not None
     assert after.scored == (KNOWN + 1) * STEPS
-    assert observe(params, ws, champion, "1").first_row == after.scored
+    assert observe(params, ws, champion, "1", name=NAME).first_row == after.scored
 
 
 def test_until_it_is_acknowledged_the_same_is_told_again(params, town):
     ws, champion = town
-    first = observe(params, ws, champion, "1")
-    assert observe(params, ws, champion, "1") == first
-    acknowledge(params, ws)
-    acknowledge(params, ws)
-    assert observe(params, ws, champion, "1").first_row == first.stop_row
+    first = observe(params, ws, champion, "1", name=NAME)
+    assert observe(params, ws, champion, "1", name=NAME) == first
+    acknowledge(ws, NAME)
+    acknowledge(ws, NAME)
+    assert observe(params, ws, champion, "1", name=NAME).first_row == first.stop_row
 
 
 def test_what_is_not_released_cannot_be_seen(params, town, tmp_path):
@@ -118,28 +120,45 @@ def test_what_is_not_released_cannot_be_seen(params, town, tmp_path):
 def test_a_new_champion_goes_on_where_the_last_one_stopped_with_a_clean_slate(params, town):
     ws, champion = town
     found = watch(params, ws, champion, days=12)
-    next_one = observe(params, ws, champion, "2")
+    next_one = observe(params, ws, champion, "2", name=NAME)
     assert next_one.first_row == found[-1].stop_row
     assert next_one.version == "2"
-    held = State.read(ws.state / "monitor" / "town.npz")
+    held = State.read(ws.state / "monitor" / f"{NAME}.npz")
     assert held is not None
     assert len(held.residuals) == STEPS
+
+
+def test_models_of_one_data_set_are_watched_apart(params, town):
+    ws, champion = town
+    first = watch(params, ws, champion, days=3)
+    longer = observe(params, ws, champion, "1", name="town--traffic_mbps--h6-12")
+    assert longer == first[0]
+    assert observe(params, ws, champion, "1", name=NAME).first_row == first[-1].stop_row
+
+
+@pytest.mark.parametrize(("learnt", "from_day"), [(None, 7), ((0, 20 * STEPS), 20), ((0, 21 * STEPS), 21), ((0, 22 * STEPS), 7)])
+def test_what_is_usual_is_told_by_rows_that_were_not_learnt_from(town, tmp_path, learnt, from_day):
+    """The four weeks before day 35, less what was trained on, if two weeks are left of them."""
+    ws, champion = town
+    record = Trained.read(champion / "candidate.json").model_copy(update={"train_rows": learnt})
+    record.save(tmp_path / "champion" / "candidate.json")
+    assert _first_usual(Panel.open(ws.panel("town")), tmp_path / "champion", KNOWN * STEPS) == from_day * STEPS
 
 
 def test_nothing_new_says_where_it_stands(params, town):
     ws, champion = town
     watch(params, ws, champion)
     with pytest.raises(NothingNew, match="nothing new since row 2686"):
-        observe(params, ws, champion, "1")
+        observe(params, ws, champion, "1", name=NAME)
 
 
 def test_a_damaged_state_says_what_to_do(params, town):
     ws, champion = town
-    observe(params, ws, champion, "1")
-    path = ws.state / "monitor" / "town.npz"
+    observe(params, ws, champion, "1", name=NAME)
+    path = ws.state / "monitor" / f"{NAME}.npz"
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(FormatError, match="delete it"):
-        observe(params, ws, champion, "1")
+        observe(params, ws, champion, "1", name=NAME)
 
 
 def state(**changed) -> State:
