@@ -26,9 +26,9 @@ _PARITY_WINDOWS = 256
 def publish(params: Params, ws: Workspace) -> Published:
     """Pack the leaderboard's choice: export, hold to torch, quantise, measure, sign, place. The same run gives the same bytes.
 
-    The version is the registered one; without a registration 0.0.0+<digest>. It becomes the latest unless the registry kept
-    another champion. Where a version of that number was published with other content, the digest is added to the number:
-    published versions never change.
+    The version is the registered one; without a registration 0.0.0+<digest>. It becomes the latest if it was registered as
+    champion, or if nothing is served under its name yet. Where a version of that number was published with other content, the
+    digest is added to the number: published versions never change.
 
     Raises:
         BundleError: the model cannot be exported, or differs from torch by more than 1e-4.
@@ -48,7 +48,7 @@ def publish(params: Params, ws: Workspace) -> Published:
     if measured.int8_offered:
         contents[media.MODEL_INT8] = int8
     manifest = _packed(params, ws, record, registered, contents)
-    path = store.place(ws.published, ws.bundle, manifest, activate=registered is None or registered.champion)
+    path = store.place(ws.published, ws.bundle, manifest, activate=registered is not None and registered.champion)
     return _result(manifest, measured, model, int8, path, ws)
 
 

@@ -97,6 +97,7 @@ def test_int8_that_is_not_asked_for_is_not_made(project, tmp_path):
     assert bare.int8_reason == "not asked for (publish.int8)"
     assert media.MODEL_INT8 not in verify(ws.bundle, project.trust).layers
     assert bare.semantic.startswith("0.0.0+")
+    assert bare.latest  # nothing else was served
 
 
 def test_a_challenger_that_lost_is_published_but_not_the_latest(project, tmp_path):
@@ -109,6 +110,16 @@ def test_a_challenger_that_lost_is_published_but_not_the_latest(project, tmp_pat
     assert store.pointer(ws.published, lost.name).version == "1.0.0"
     assert store.serve_version(ws.published, lost.name, "1.1.0") == "1.1.0"
     assert unpublish(ws, lost.name, "1.1.0") == "1.0.0"
+
+
+def test_without_a_registration_nobody_who_serves_is_replaced(project, tmp_path):
+    ws = elsewhere(project, tmp_path, semantic="1.0.0")
+    assert publish(project.params, ws).latest
+    ws.registration.unlink()
+    unregistered = publish(project.params, ws)
+    assert unregistered.semantic.startswith("0.0.0+")
+    assert not unregistered.latest
+    assert store.pointer(ws.published, unregistered.name).version == "1.0.0"
 
 
 def test_a_number_that_is_taken_by_other_content_gets_the_digest_added(project, tmp_path):
