@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import shutil
@@ -194,11 +195,11 @@ class Device:
         return Fetched(manifest.name, manifest.version, manifest.digest, path, True, total, time.perf_counter() - started)
 
     def _bring(self, download: Download, base: str, staging: Path, manifest: Manifest, described: Descriptor) -> Transfer:
-        """One blob: left by a broken fetch, held by another version, or from the network."""
+        """One blob: left by a broken fetch, held undamaged by another version, or from the network."""
         target = staging / described.blob
         if target.is_file():
             return Transfer(resumed_bytes=described.size)
-        if held := next(self._bundles.glob(f"*/*/{described.blob}"), None):
+        if held := next((p for p in self._bundles.glob(f"*/*/{described.blob}") if _sha256(p) == described.hex), None):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(held, target)
             return Transfer(reused_bytes=described.size)
@@ -215,6 +216,11 @@ class Device:
             raise WorkspaceError(
                 f"another process has been fetching into {self.folder} for {_LOCK_WAIT_S} s; wait for it"
             ) from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def ask(url: str, request: dict[str, Any], *, ca: Path | None = None) -> dict[str, Any]:

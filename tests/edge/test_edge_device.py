@@ -103,6 +103,21 @@ def test_a_new_version_reuses_the_blobs_it_shares(edge, device, shelf, another, 
     assert device.forecast(project.request())["version"] == "1.0.0"
 
 
+def test_a_shared_blob_that_was_damaged_on_the_device_is_not_reused(edge, device, shelf, another, project):
+    path = device.fetch(edge.url, NAME).path
+    folder, manifest = another("1.1.0", shift=1000)
+    shared = [d for d in manifest.blobs if (path / d.blob).is_file()]
+    rotten = max(shared, key=lambda d: d.size)
+    (path / rotten.blob).write_bytes(bytes(rotten.size))
+    store.place(shelf, folder, manifest, activate=True)
+    while httpx.get(f"{edge.url}/readyz").json()["serving"][NAME] != "1.1.0":
+        threading.Event().wait(0.01)
+    newer = device.fetch(edge.url, NAME)
+    assert newer.version == "1.1.0"
+    assert newer.transfer.reused_bytes == sum({d.digest: d.size for d in shared}.values()) - rotten.size
+    assert newer.transfer.received_bytes >= rotten.size
+
+
 @pytest.fixture
 def large(edge, shelf, another):
     """Version 1.1.0 with a card of 3 MB."""
