@@ -75,11 +75,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; it takes the place of `path` when the block ends well, and vanishes when it does not."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        old = path.with_name(f".{path.name}.old")
+        if old.exists() and not path.exists():  # killed between the two renamings below
+            old.replace(path)
         aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         aside.chmod(_FOLDER_MODE)
         try:
             yield aside
-            old = path.with_name(f".{path.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             if path.exists():
                 path.replace(old)

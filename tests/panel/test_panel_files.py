@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cellwright.errors import FormatError, UnknownName, WorkspaceError
+from cellwright.files import whole_folder
 from cellwright.panel import Feature, Flag, Panel, PanelSchema, Segment
 
 DAY = 144
@@ -176,6 +177,16 @@ def test_segments_need_different_names(tmp_path):
     with pytest.raises(FormatError, match="segments need different names"):
         panel(10, segments=twice).save(tmp_path / "p")
     assert not (tmp_path / "p").exists()
+
+
+def test_what_a_kill_between_two_renamings_left_aside_comes_back(tmp_path):
+    """The old folder was moved away, the new one never came: the next writer finds the old one in its place, even if it fails."""
+    made = panel(3)
+    made.save(tmp_path / "p")
+    (tmp_path / "p").rename(tmp_path / ".p.old")
+    with pytest.raises(RuntimeError, match="killed again"), whole_folder(tmp_path / "p"):
+        raise RuntimeError("killed again")
+    assert same(Panel.open(tmp_path / "p"), made)
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_left(tmp_path):
