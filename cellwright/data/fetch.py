@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,7 +94,7 @@ def _copy(source: Source, held: Path, folder: Path, progress: Progress) -> None:
             while block := content.read(CHUNK_BYTES):
                 out.write(block)
                 progress(source.name, packed.tell(), total)
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         part.unlink()
         raise SourceError(f"{held} is not a whole gzip file ({error}); fetch it into the mirror again") from error
     _accept(source, part, str(held))

@@ -203,6 +203,14 @@ def test_a_damaged_mirror_file_is_said(tmp_path):
     assert raw(Workspace(tmp_path / "w")) == []
 
 
+def test_a_mirror_file_with_a_rotten_byte_is_said(tmp_path):
+    packed = bytearray(mirrored(tmp_path / "mirror"))
+    packed[10] = 0xFF  # the first block after the header: of a kind that there is not
+    (tmp_path / "mirror" / "set" / "x.csv.gz").write_bytes(packed)
+    with pytest.raises(SourceError, match=r"not a whole gzip file \(.*invalid block type"):
+        pull(entry(mirror="set/x.csv.gz"), Workspace(tmp_path / "w"), tmp_path / "mirror")
+
+
 def test_a_mirror_file_of_other_content_is_said(tmp_path):
     packed = mirrored(tmp_path / "mirror", b"something else")
     with pytest.raises(SourceError, match=r"expected SHA-256 .* for x\.csv, found"):
