@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cellwright.errors import DataError
 from cellwright.results import Interval
 
 LEVEL = 0.95
@@ -54,25 +55,32 @@ def paired(this: WindowErrors, other: WindowErrors, *, name: str, block: int, sa
 
     Raises:
         ValueError: the two do not count the same targets, so they are not a pair.
+        DataError: no resample counts a target.
     """
     if not np.array_equal(this.count, other.count):
         raise ValueError("both models must be scored on the same windows and targets")
     difference, count = this.total - other.total, this.count.astype(np.float64)
     means = _resampled(difference, block, samples, rng.spawn(1)[0], count)
+    if not len(means):
+        raise DataError(
+            f"of {int(count.sum())} measured targets in {len(count)} windows none is in a resample; choose another split, or raise "
+            "score.bootstrap"
+        )
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     mean = float(difference.sum() / count.sum())
     return Interval(other=name, difference=mean, low=float(low), high=float(high), block_steps=block, samples=samples)
 
 
 def _resampled(difference: np.ndarray, block: int, samples: int, rng: np.random.Generator, count: np.ndarray) -> np.ndarray:
-    """(samples,) mean difference of each resample. Sums of blocks come from running sums, so no resample is written out."""
+    """Mean difference of each resample that counts a target. Sums of blocks come from running sums: no resample is written out."""
     windows = len(difference)
     whole, rest = divmod(windows, block)
     starts = rng.integers(0, windows, (samples, whole + 1))
     sums = [
         _block_sums(a, block)[starts[:, :whole]].sum(axis=1) + _block_sums(a, rest)[starts[:, -1]] for a in (difference, count)
     ]
-    return np.divide(sums[0], sums[1], out=np.zeros(samples), where=sums[1] > 0)
+    counted = sums[1] > 0
+    return np.asarray(sums[0][counted] / sums[1][counted])
 
 
 def _block_sums(values: np.ndarray, length: int) -> np.ndarray:

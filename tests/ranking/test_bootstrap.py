@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cellwright.errors import DataError
 from cellwright.ranking.bootstrap import WindowErrors, _block_sums, block_steps, paired
 
 
@@ -68,6 +69,18 @@ def test_windows_with_more_targets_weigh_more():
     found = pair(errors([9, 0], [3, 1]), errors([0, 0], [3, 1]), block=1)
     assert found.difference == pytest.approx(9 / 4)
     assert (found.low, found.high) == (0.0, 3.0)
+
+
+def test_a_resample_that_counts_nothing_says_nothing():
+    """One window in ten was measured: a third of the resamples miss it, and they must not pull the interval to 0."""
+    count = [1] + [0] * 9
+    found = pair(errors([5] + [0] * 9, count), errors([2] + [0] * 9, count), block=1)
+    assert (found.difference, found.low, found.high) == (3.0, 3.0, 3.0)
+
+
+def test_windows_without_a_measured_target_are_refused():
+    with pytest.raises(DataError, match="of 0 measured targets in 4 windows"):
+        pair(errors([0] * 4, [0] * 4), errors([0] * 4, [0] * 4))
 
 
 def test_models_scored_on_other_targets_are_no_pair():
