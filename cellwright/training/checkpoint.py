@@ -28,7 +28,7 @@ class Progress:
     since_cut: int = 0  # epochs without a better loss since the learning rate was last halved
     elapsed_s: float = 0.0  # training seconds, of all processes that worked on it
     cpu_s: float = 0.0
-    peak_bytes: int = 0
+    peak_bytes: int | None = 0  # None: not known of one of these processes
     resumed: int = 0
     ended: str = ""  # "", or the status that ended it
     records: list[dict[str, float]] = field(default_factory=list)

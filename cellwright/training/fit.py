@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
 import torch
 
 from cellwright.data.scaler import fit_scaler
@@ -19,7 +18,7 @@ from cellwright.data.windows import Windows
 from cellwright.errors import TrainingError
 from cellwright.forecaster import Forecaster, build, point_index
 from cellwright.panel import Panel
-from cellwright.training import loop
+from cellwright.training import loop, memory
 from cellwright.training.batches import Drawn, Fixed, Pool, Scaled, derived_seed, scaled
 from cellwright.training.candidates import Candidate, Settings
 from cellwright.training.checkpoint import Checkpoint, Progress
@@ -45,7 +44,7 @@ class Fitted:
     train_s: float
     cpu_s: float
     earlier_cpu_s: float  # of it, in processes that were killed before
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None  # see memory.peak_bytes
     validation_loss: float
     resumed: int
 
@@ -69,6 +68,7 @@ def fit(
         DataError: the history is longer than the data, or a span has no measured target.
         TrainingError: the loss is no number, the checkpoint is damaged, or `warm` is of another form.
     """
+    memory.begin()
     windows = Windows(panel, candidate.problem)
     training = Pool(windows, windows.origins(*spans.train, whole_lags=True))
     validation = Pool(windows, windows.origins(*spans.validation))
@@ -195,7 +195,7 @@ def _fit_closed_form(
         train_s=time.monotonic() - began,
         cpu_s=loop.cpu_clock() - cpu,
         earlier_cpu_s=0.0,
-        peak_memory_bytes=psutil.Process().memory_info().rss,
+        peak_memory_bytes=memory.peak_bytes(torch.device("cpu")),
         validation_loss=loss,
         resumed=0,
     )

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from cellwright.errors import TrainingError
 from cellwright.forecaster import Forecaster, point_index
-from cellwright.training import stopping
+from cellwright.training import memory, stopping
 from cellwright.training.batches import Drawn, Fixed, Loaded, derived_seed, scaled
 from cellwright.training.candidates import Settings
 from cellwright.training.checkpoint import Checkpoint, Progress, Weights
@@ -82,6 +82,10 @@ class Loop(lightning.LightningModule):
             optimizer.load_state_dict(self._optimizer_state)
         return optimizer
 
+    def on_train_start(self) -> None:
+        """The network is on its device now."""
+        memory.forget(self.device)
+
     def on_train_epoch_start(self) -> None:
         """Dropout depends on (seed, epoch) alone."""
         torch.manual_seed(derived_seed(self.settings.seed, 3, self.progress.epoch))
@@ -137,9 +141,8 @@ class Loop(lightning.LightningModule):
 
     def _record(self) -> Record:
         p = self.progress
-        rss = psutil.Process().memory_info().rss
-        on_gpu = self.device.type == "cuda"
-        p.peak_bytes = max(p.peak_bytes, torch.cuda.max_memory_allocated() if on_gpu else rss)
+        peak = memory.peak_bytes(self.device)
+        p.peak_bytes = None if peak is None or p.peak_bytes is None else max(p.peak_bytes, peak)
         return {
             "epoch": p.epoch,
             "step": p.step,
@@ -148,7 +151,7 @@ class Loop(lightning.LightningModule):
             "learning_rate": self._optimizer.param_groups[0]["lr"],
             "elapsed_s": p.elapsed_s,
             "cpu_s": p.cpu_s,
-            "rss_bytes": rss,
+            "rss_bytes": psutil.Process().memory_info().rss,
         }
 
     def _mean(self, name: str) -> float:

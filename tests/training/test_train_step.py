@@ -14,6 +14,7 @@ from cellwright.errors import TrainingError, UnknownName, WorkspaceError
 from cellwright.forecaster import Forecaster
 from cellwright.results import Trained
 from cellwright.steps.train import train
+from cellwright.training import memory
 from cellwright.workspace import Workspace
 
 
@@ -40,6 +41,18 @@ def test_it_does_nothing_twice_but_changed_work_again(workspace, make_params):
     assert (workspace.candidate("mlp") / "candidate.json").stat().st_mtime_ns == written
     again = train(make_params(train={"seed": 8}), workspace, "mlp")
     assert again.seed == 8
+
+
+def test_memory_is_told_of_the_first_training_of_a_process_alone(workspace, make_params, monkeypatch):
+    monkeypatch.setattr(memory, "_trainings", [])  # as in a new process
+    first = train(make_params(), workspace, "mlp")
+    assert (
+        first.peak_memory_bytes
+        >= max(json.loads(line)["rss_bytes"] for line in (workspace.candidate("mlp") / "history.jsonl").read_text().splitlines())
+        * 0.9
+    )  # read a moment apart
+    assert train(make_params(train={"seed": 8}), workspace, "mlp").peak_memory_bytes is None
+    assert train(make_params(), workspace, "ridge").peak_memory_bytes is None
 
 
 def test_other_data_is_trained_on_anew(workspace, make_params, make_panel):
