@@ -80,7 +80,7 @@ def _check_unseen(champion: Trained, spans: Spans, record: Record, version: str)
             raise CannotCompare(
                 f"the champion (version {version}) was trained on rows {first} – {stop}, this run's {name} span is rows "
                 f"{span.start} – {span.stop}: on rows that one of them has learnt from they cannot be compared. Judge them on newer "
-                "telemetry (split.since, or `cellwright retrain`), or, if the new one shall serve, `cellwright champion promote`"
+                "telemetry (split.since, or the retrain deployment), or, if the new one shall serve, `cellwright champion promote`"
             )
 
 
