@@ -136,7 +136,7 @@ class Runner(Section):
 
     kind: Literal["serial", "threads", "processes", "dask"] = "processes"
     workers: Annotated[int, Field(ge=0)] = Field(0, description="candidates at once; 0: cores / threads_per_worker")
-    threads_per_worker: Count = 1
+    threads_per_worker: Count = Field(1, description="threads of the matrix library in each")
     dask_address: str | None = Field(None, description="scheduler of a running Dask cluster; null: a local one is started")
 
 

@@ -1,3 +1,5 @@
+"""Meters: what is measured, what is modelled, what is apportioned, and what is absent."""
+
 import subprocess
 import sys
 import threading

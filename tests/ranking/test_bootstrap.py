@@ -1,3 +1,5 @@
+"""The paired block bootstrap, on differences whose answer is known."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

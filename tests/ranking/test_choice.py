@@ -1,3 +1,5 @@
+"""Which model is chosen, and the sentence that says why."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

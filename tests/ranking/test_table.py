@@ -1,3 +1,5 @@
+"""The leaderboard as a table in the terminal."""
+
 import io
 
 import pytest

@@ -1,3 +1,5 @@
+"""Training energy measured alone, by a training that is replayed."""
+
 import pytest
 
 from cellwright.data.split import split

@@ -1,3 +1,5 @@
+"""The step `score` on candidates that were really trained."""
+
 import json
 import shutil
 
