@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -10,33 +9,25 @@ from typing import Any
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from cellwright.params import Runner
+from cellwright.training.runner import bounded, workers_of
 from cellwright.training.workers import Workers
-
-
-def count(runner: Runner) -> int:
-    """Candidates at once."""
-    if runner.kind == "serial":
-        return 1
-    return runner.workers or max(1, len(os.sched_getaffinity(0)) // runner.threads_per_worker)
 
 
 def task_runner(runner: Runner) -> TaskRunner[Any]:
     """The Prefect task runner for a kind. Processes sit behind threads that wait for them: a child then needs no Prefect."""
     if runner.kind != "dask":
-        return ThreadPoolTaskRunner(max_workers=count(runner))
+        return ThreadPoolTaskRunner(max_workers=workers_of(runner))
     from prefect_dask import DaskTaskRunner
 
     if runner.dask_address:
         return DaskTaskRunner(address=runner.dask_address)
-    local = {"n_workers": count(runner), "threads_per_worker": 1, "dashboard_address": None, "processes": True}
+    local = {"n_workers": workers_of(runner), "threads_per_worker": 1, "dashboard_address": None, "processes": True}
     return DaskTaskRunner(cluster_kwargs=local)
 
 
 @contextmanager
 def _here(runner: Runner) -> Iterator[None]:
     """Candidates train in this process: its threads are bounded once, for torch counts them for the process."""
-    from cellwright.training.runner import bounded
-
     with bounded(runner.threads_per_worker):
         yield
 
@@ -47,4 +38,4 @@ def pool(runner: Runner, *, ready: bool = True) -> AbstractContextManager[Worker
         return nullcontext()
     if runner.kind != "processes":
         return _here(runner)
-    return Workers(count(runner), runner.threads_per_worker, ready=ready)
+    return Workers(workers_of(runner), runner.threads_per_worker, ready=ready)
