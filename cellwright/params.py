@@ -68,6 +68,14 @@ class ProblemParams(Section):
     inputs: Literal["auto", "site", "patch", "all"] = Field("auto", description="what models see; auto: what each prefers")
     patch: Count = Field(5, description="edge K of a K×K neighbourhood, odd")
     calendar: bool = Field(True, description="whether hour and weekday reach the models")
+    holidays: str | None = Field(
+        None, description="country, or country-region, whose public holidays reach the models (IT, IT-25); null: none"
+    )
+    neighbours: Annotated[int, Field(ge=0)] = Field(0, description="nearest sites whose mean is a further feature; 0: none")
+    exogenous: tuple[str, ...] = Field((), description="files of series joined by time: `path` or `path:column` (CSV, Parquet)")
+    quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (), description="levels of a probabilistic head, ascending, 0.5 among them; empty: one point forecast"
+    )
 
 
 class Split(Section):
@@ -143,6 +151,7 @@ class Runner(Section):
 class Score(Section):
     """Measure the candidates on the untouched last span."""
 
+    stride: Count = Field(1, description="every n-th window of the validation and the test span is forecast; 1: all of them")
     batch: Count = Field(256, description="windows a batch for throughput")
     latency_repeats: Count = Field(200, description="single forecasts timed")
     bootstrap: Count = Field(1000, description="resamples of the paired block bootstrap")

@@ -24,12 +24,13 @@ class Problem:
     `inputs` is `site` (each site alone, one network shared by all: nodes = outputs = 1), `patch` (a K×K neighbourhood
     whose centre is forecast: nodes = K·K, outputs = 1) or `all` (every site at once: nodes = outputs = sites).
 
-    `features` names the channels of x: the targets first, then other telemetry, then one channel a target and lag
-    named `traffic@144`, then `valid` for patches (0 where the patch reaches over the edge). The channel of lag L holds, at
-    history position i, the value `horizon - L` steps later than position i's own time: its last `horizon` positions are
-    the values exactly L steps before the target steps.
+    `features` names the channels of x: the targets first, then other telemetry, then series joined by time (`temperature`), then
+    the mean of the nearest sites (`traffic~8`), then one channel a target and lag named `traffic@144`, then `valid` for patches
+    (0 where the patch reaches over the edge). The channel of lag L holds, at history position i, the value `horizon - L` steps
+    later than position i's own time: its last `horizon` positions are the values exactly L steps before the target steps.
 
-    `known` names the calendar channels: `hour` (hour of day / 24), `hour_sin`, `hour_cos`, `week_sin`, `week_cos`, `weekend`.
+    `known` names the calendar channels: `hour` (hour of day / 24), `hour_sin`, `hour_cos`, `week_sin`, `week_cos`, `weekend`, and
+    `holiday` where it is asked for.
     """
 
     history: int
@@ -108,7 +109,12 @@ class Network(nn.Module):
     inputs: ClassVar[tuple[Inputs, ...]]  # what it can take; the first is what it prefers
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     uses_known: ClassVar[bool] = True  # whether the calendar reaches its forecast
-    closed_form: ClassVar[bool] = False  # fitted by `fit_closed_form` instead of gradient descent
+    uses_lags: ClassVar[bool] = True  # whether lag channels do
+    uses_features: ClassVar[bool] = True  # whether channels other than the targets, their lags and `valid` do
+    causal: ClassVar[bool] = False  # its core has `sequence(state)`: (batch, history, ...) whose step t saw no later step
+    closed_form: ClassVar[bool] = False  # fitted by `fit_closed_form` (or by its `fitter`) instead of gradient descent
+    fitter: ClassVar[str] = ""  # the member of cellwright/training/fitters that fits it, where torch alone cannot
+    maps: ClassVar[bool] = False  # `forward_map` forecasts a whole grid without computing overlapping patches again
     max_values: ClassVar[int | None] = None  # most values (sites × history × targets) it takes with inputs "all"; None: any
 
     blocks: nn.Sequential
@@ -151,6 +157,20 @@ class Network(nn.Module):
         for block in self.blocks:
             state = block(state)
         return state["y"]
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Set buffers from training windows before gradient descent begins (periods, correlations); by default nothing.
+
+        What is set must be a persistent buffer: it is saved with the weights, and never changes with an input.
+        """
+
+    def forward_map(self, x: Tensor, known: Tensor) -> Tensor:
+        """What `forward` says of the patch around every site, computed on the whole grid at once; only where `maps` is true.
+
+        x (batch, history, rows, columns, features) of all sites, `valid` included; known as in `forward`.
+        Returns (batch, horizon, rows · columns, targets, quantiles).
+        """
+        raise TypeError(f"{type(self).__name__} forecasts patch by patch; it has no form for whole maps")
 
     def fit_closed_form(self, batches: Iterable[Batch]) -> None:
         """Fit without gradients from one pass over training batches; only for `closed_form` networks."""

@@ -35,6 +35,7 @@ class Network(_contract.Network):
     title = "GRU"
     paper = "Cho et al., Learning phrase representations using RNN encoder-decoder, EMNLP 2014, arXiv:1406.1078"
     inputs: ClassVar[tuple[Inputs, ...]] = ("patch", "site", "all")
+    causal = True
 
     def __init__(self, problem: Problem, options: Options) -> None:
         super().__init__(problem, options)

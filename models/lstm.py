@@ -35,6 +35,7 @@ class Network(_contract.Network):
     title = "LSTM"
     paper = "Hochreiter and Schmidhuber, Long short-term memory, Neural Computation 9(8), 1997"
     inputs: ClassVar[tuple[Inputs, ...]] = ("patch", "site", "all")
+    causal = True
 
     def __init__(self, problem: Problem, options: Options) -> None:
         super().__init__(problem, options)

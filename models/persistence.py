@@ -40,6 +40,8 @@ class Network(_contract.Network):
     paper = ""
     inputs: ClassVar[tuple[Inputs, ...]] = ("all", "site", "patch")
     uses_known = False
+    uses_lags = False
+    uses_features = False
     closed_form = True
 
     def __init__(self, problem: Problem, options: Options) -> None:

@@ -102,6 +102,7 @@ class Network(_contract.Network):
     title = "Ridge"
     paper = "Hoerl and Kennard, Ridge regression: biased estimation for nonorthogonal problems, Technometrics 12(1), 1970"
     inputs: ClassVar[tuple[Inputs, ...]] = ("all", "patch", "site")
+    uses_features = False
     closed_form = True
     max_values = 4000  # the fit holds a few square matrices of this size in float64: 1 GB
 

@@ -45,6 +45,7 @@ class Network(_contract.Network):
     paper = "Hyndman and Athanasopoulos, Forecasting: Principles and Practice, 3rd ed., OTexts 2021, section 5.2"
     inputs: ClassVar[tuple[Inputs, ...]] = ("all", "site", "patch")
     uses_known = False
+    uses_features = False
     closed_form = True
 
     def __init__(self, problem: Problem, options: Options) -> None:

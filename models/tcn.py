@@ -88,6 +88,10 @@ class Core(nn.Module):
             *(Level(widths[i], widths[i + 1], options.kernel, 2**i, options.dropout) for i in range(levels))
         )
 
+    def sequence(self, state: State) -> Tensor:
+        """(batch, history, channels): step t has seen no later step."""
+        return self.levels(state["h"].transpose(1, 2)).transpose(1, 2)
+
     def forward(self, state: State) -> State:
         return {**state, "h": self.levels(state["h"].transpose(1, 2))[:, :, -1]}
 
@@ -98,6 +102,7 @@ class Network(_contract.Network):
     title = "TCN"
     paper = "Bai, Kolter and Koltun, An empirical evaluation of generic convolutional and recurrent networks, arXiv:1803.01271"
     inputs: ClassVar[tuple[Inputs, ...]] = ("patch", "site", "all")
+    causal = True
 
     def __init__(self, problem: Problem, options: Options) -> None:
         super().__init__(problem, options)

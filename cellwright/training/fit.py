@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,15 +16,19 @@ from cellwright.data.scaler import fit_scaler
 from cellwright.data.split import Spans
 from cellwright.data.windows import Windows
 from cellwright.errors import TrainingError
+from cellwright.families import member
 from cellwright.forecaster import Forecaster, build, point_index
 from cellwright.panel import Panel
 from cellwright.training import loop, memory
 from cellwright.training.batches import Drawn, Fixed, Pool, Scaled, derived_seed, scaled
 from cellwright.training.candidates import Candidate, Settings
 from cellwright.training.checkpoint import Checkpoint, Progress
+from models._contract import Batch, Network
 
 CHECKPOINT = "training.ckpt"
 HISTORY = "history.jsonl"
+FITTERS = "cellwright.training.fitters"  # a family: each has fit(network, batches, *, seed)
+_PREPARED_FROM = 20_000  # windows of the sample that `Network.prepare` sees
 _VALIDATION_BATCH = 4  # times the training batch: no gradients are kept
 
 _seeding = threading.Lock()  # torch has one random state a process; candidates may train in threads
@@ -73,6 +77,8 @@ def fit(
     training = Pool(windows, windows.origins(*spans.train, whole_lags=True))
     validation = Pool(windows, windows.origins(*spans.validation))
     forecaster = _start(candidate, panel, spans, warm)
+    if warm is None and not candidate.network.closed_form:
+        prepare(forecaster, training)
     if candidate.network.closed_form:
         return _fit_closed_form(candidate, forecaster, training, validation, folder)
     return _fit_gradient(candidate, forecaster, training, validation, folder, on_epoch)
@@ -89,6 +95,22 @@ def _start(candidate: Candidate, panel: Panel, spans: Spans, warm: Forecaster | 
     _same_form(warm, forecaster)
     forecaster.load_state_dict(warm.state_dict())
     return forecaster
+
+
+def prepare(forecaster: Forecaster, training: Pool) -> None:
+    """Let the network set its buffers from training windows: an even sample of their origins, so that long data stay cheap."""
+    every = max(1, len(training) // _PREPARED_FROM)
+    sample = Pool(training.windows, training.origins[::every])
+    with torch.no_grad():
+        forecaster.network.prepare(Scaled(sample, forecaster))
+
+
+def fit_closed_form(network: Network, batches: Iterable[Batch], *, seed: int) -> None:
+    """Fit a network without gradient descent: by its own closed form, or by the fitter that it names."""
+    if network.fitter:
+        member(FITTERS, network.fitter, what="fitter").fit(network, batches, seed=seed)
+    else:
+        network.fit_closed_form(batches)
 
 
 def _same_form(warm: Forecaster, forecaster: Forecaster) -> None:
@@ -184,7 +206,7 @@ def _fit_closed_form(
         _begin_history(folder, [])
     forecaster.eval()
     with torch.no_grad():
-        forecaster.network.fit_closed_form(Scaled(training, forecaster))
+        fit_closed_form(forecaster.network, Scaled(training, forecaster), seed=s.seed)
         loss = mean_loss(forecaster, Fixed(validation, batch=s.batch, limit=s.validation_windows, seed=s.seed), s.loss)
     return Fitted(
         forecaster=forecaster,

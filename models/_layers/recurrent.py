@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from models._contract import Problem, State
 from models._layers.frame import Embed, Head, Steps, chain
@@ -16,6 +16,10 @@ class Recurrent(nn.Module):
         between = dropout if layers > 1 else 0.0  # torch puts it between layers only
         self.cells = cell(width, hidden, layers, batch_first=True, dropout=between)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+
+    def sequence(self, state: State) -> Tensor:
+        """(batch, history, hidden): step t has seen no later step."""
+        return self.cells(state["h"])[0]
 
     def forward(self, state: State) -> State:
         _, last = self.cells(state["h"])  # the final state alone: no gradient of all steps' outputs to fill with zeros

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cellwright import families
+from cellwright.training.fit import fit_closed_form
 from models import _contract
 from models._contract import Batch, Inputs, Problem
 
@@ -86,7 +87,9 @@ def build(name: str, problem: Problem, *, seed: int = 0, options: dict[str, Any]
     torch.manual_seed(seed)
     network = network_class(name)(problem, options_class(name)(**(options or {}))).eval()
     if network.closed_form:
-        network.fit_closed_form([draw(problem, 64, seed=seed + 1)])
+        fit_closed_form(network, [draw(problem, 64, seed=seed + 1)], seed=seed)
+    else:
+        network.prepare([draw(problem, 64, seed=seed + 1)])
     return network
 
 
@@ -193,6 +196,68 @@ def test_uses_known_is_true(name, kind):
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
+def test_says_truly_which_channels_it_uses(name, kind):
+    problem = problem_for(name, kind, lags=(SEASON,))
+    network, batch = build(name, problem), draw(problem, 6)
+
+    def answers(channels: list[int]) -> bool:
+        x = batch.x.clone()
+        x[..., channels] += torch.randn(x[..., channels].shape, generator=torch.Generator().manual_seed(8))
+        return bool((network(x, batch.known) - network(batch.x, batch.known)).any())
+
+    assert answers([problem.features.index("prb")]) == network.uses_features
+    assert answers([i for i, f in enumerate(problem.features) if "@" in f]) == network.uses_lags
+    assert answers([i for i, f in enumerate(problem.features) if f.partition("@")[0] in problem.targets])
+
+
+@pytest.mark.parametrize(("name", "kind"), [c for c in CASES if network_class(c.values[0]).causal])
+def test_a_causal_network_sees_no_later_step(name, kind):
+    problem = problem_for(name, kind)
+    network, batch = build(name, problem), draw(problem, 4)
+    later = batch.x.clone()
+    later[:, -1] += 1.0
+
+    def sequence(x: Tensor) -> Tensor:
+        return network.blocks.core.sequence(network.blocks.embed({"x": x, "known": batch.known}))
+
+    before, after = sequence(batch.x), sequence(later)
+    assert before.shape[1] == problem.history
+    torch.testing.assert_close(after[:, :-1], before[:, :-1], rtol=0, atol=0)
+    assert bool((after[:, -1] - before[:, -1]).any())
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_what_was_prepared_is_saved_and_does_not_depend_on_the_order(name, kind):
+    problem = problem_for(name, kind, history=12)
+    parts = [draw(problem, 40, seed=1), draw(problem, 40, seed=2)]
+    torch.manual_seed(0)
+    network = network_class(name)(problem, options_class(name)())
+    if network.closed_form:
+        pytest.skip("it is fitted, not prepared")
+    forms = []
+    for batches in (parts, parts[::-1]):
+        network.prepare(batches)
+        forms.append({k: v.clone() for k, v in network.state_dict().items()})
+    for key, value in forms[0].items():
+        torch.testing.assert_close(forms[1][key], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if network_class(n).maps])
+def test_a_whole_map_is_forecast_as_its_patches(name):
+    """`forward_map` on an 7 × 6 grid against `forward` on the patch around each site, edges included."""
+    problem = replace(problem_for(name, "patch", nodes=121, lags=(SEASON,)), grid=(11, 11))
+    network = build(name, problem)
+    rows, columns = 7, 6
+    x = draw(replace(problem, nodes=rows * columns), 2).x.unflatten(2, (rows, columns))
+    x[..., -1] = 1.0
+    known = draw(problem, 2).known
+    around = torch.nn.functional.pad(x.permute(0, 1, 4, 2, 3).flatten(0, 1), (5, 5, 5, 5))
+    patches = around.unfold(2, 11, 1).unfold(3, 11, 1).flatten(4).permute(0, 2, 3, 4, 1).unflatten(0, x.shape[:2])
+    each = [network(patches[:, :, r, c], known) for r in range(rows) for c in range(columns)]
+    torch.testing.assert_close(network.forward_map(x, known), torch.cat(each, 2), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_state_dict_carries_the_whole_network(name, kind):
     problem = problem_for(name, kind, quantiles=(0.1, 0.5, 0.9))
     batch = draw(problem, 3)
@@ -280,7 +345,7 @@ def test_masked_targets_do_not_count_in_a_closed_form(name):
     forecasts = []
     for garbage in (0.0, 1e4):
         network = build(name, problem)
-        network.fit_closed_form([Batch(batch.x, batch.known, torch.where(mask > 0, batch.y, garbage), mask)])
+        fit_closed_form(network, [Batch(batch.x, batch.known, torch.where(mask > 0, batch.y, garbage), mask)], seed=0)
         forecasts.append(network(batch.x, batch.known))
     torch.testing.assert_close(*forecasts, rtol=0, atol=0)
 
@@ -296,8 +361,9 @@ def test_learns_a_sine(name, kind):
         pytest.skip("it has nothing to learn with")
     train, test = sines(problem, 1024, seed=0), sines(problem, 256, seed=1)
     if network.closed_form:
-        network.fit_closed_form([train])
+        fit_closed_form(network, [train], seed=0)
     else:
+        network.prepare([train])
         descend(network, train, steps=150)
     error = (network.eval()(test.x, test.known)[..., 0] - test.y).abs().mean()
     assert error < 0.05
