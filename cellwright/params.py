@@ -152,6 +152,7 @@ class Score(Section):
     """Measure the candidates on the untouched last span."""
 
     stride: Count = Field(1, description="every n-th window of the validation and the test span is forecast; 1: all of them")
+    costs: bool = Field(True, description="whether speed, size and energy are measured too; false: errors alone")
     batch: Count = Field(256, description="windows a batch for throughput")
     latency_repeats: Count = Field(200, description="single forecasts timed")
     bootstrap: Count = Field(1000, description="resamples of the paired block bootstrap")
@@ -280,6 +281,17 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
         check(_merged(base, block), f"{path}, for_dataset.{name}")
     merged = _merged(_merged(base, blocks.get(dataset) or {}), given)
     return check(merged, "params.yaml with --set" if overrides else str(path))
+
+
+def laid_over(params: Params, sections: Mapping[str, Any], where: str) -> Params:
+    """`params` with sections of a recipe over it.
+
+    Raises:
+        ParamsError: an unknown key, a value out of range, or a data section: that would make another data version.
+    """
+    if wrong := [s for s in DATA_SECTIONS if s in sections]:
+        raise ParamsError(f"{where}: '{wrong[0]}' makes a data version, which DVC must see change; set it in params.yaml instead")
+    return check(_merged(params.model_dump(mode="json", by_alias=True), sections), where)
 
 
 def check(raw: Mapping[str, Any], where: str) -> Params:

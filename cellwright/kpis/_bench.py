@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,15 +99,12 @@ class Bench:
             {span: forecast_kpis(f) for span, f in found.items()}, self._by_step(found["test"]), mean_error_by(2, found["test"])
         )
 
-    def measure(self, entry: Entry, accuracy: Accuracy, onnx: Path | BundleError) -> Scored:
-        """Time, weigh and meter a candidate whose errors are known, and write its score."""
-        from cellwright.kpis._running import Samples, observe
+    def measure(self, entry: Entry, accuracy: Accuracy, onnx: Path | BundleError | None) -> Scored:
+        """Time, weigh and meter a candidate whose errors are known, and write its score.
 
-        trained = entry.trained
-        truth, _ = self.ground(entry.forecaster.problem)
-        windows = Windows(self.panel, entry.forecaster.problem)
-        samples = Samples(windows, truth["validation"].origins, self.params.score.batch)
-        running = observe(entry.forecaster, samples, self.params, onnx)
+        `onnx`: its exported file, why there is none, or None where only its errors are asked for (`score.costs`).
+        """
+        trained, running = entry.trained, None if onnx is None else self._running(entry, onnx)
         return Scored(
             key=trained.key,
             title=trained.title,
@@ -123,6 +120,14 @@ class Bench:
             test_pairs=[],
             digest=entry.digest,
         ).save(self.ws.score(trained.key))
+
+    def _running(self, entry: Entry, onnx: Path | BundleError) -> Running:
+        from cellwright.kpis._running import Samples, observe
+
+        truth, _ = self.ground(entry.forecaster.problem)
+        windows = Windows(self.panel, entry.forecaster.problem)
+        samples = Samples(windows, truth["validation"].origins, self.params.score.batch)
+        return observe(entry.forecaster, samples, self.params, onnx)
 
     def ground(self, problem: Problem) -> tuple[dict[str, Truth], Scale]:
         """Truth of both spans and the scale of MASE, gathered once: all candidates of a run forecast the same targets."""
@@ -169,14 +174,14 @@ class Bench:
             raise TrainingError("the test span has a step without any measured target; choose another split or other targets")
         return by_step
 
-    def _sources(self, entry: Entry, running: Running) -> dict[str, str]:
+    def _sources(self, entry: Entry, running: Running | None) -> dict[str, str]:
         """Where a KPI is from, if it is not measured."""
         found: dict[str, str] = {}
         if (training := entry.trained.energy) is not None:
             found |= _marked(OF_TRAINING, training, "apportioned by CPU-seconds" if training.shared else "")
-        if running.energy is not None:
+        if running is not None and running.energy is not None:
             found |= _marked(OF_FORECASTING, running.energy, "")
-        if running.without_onnx:
+        if running is not None and running.without_onnx:
             found |= {"bundle_bytes": f"absent: {running.without_onnx}"}
         if not self.ground(entry.forecaster.problem)[1].seasonal:
             found["mase"] = "scaled by the one-step naive forecast"
@@ -191,24 +196,29 @@ def in_parallel(forecast: Callable[[np.ndarray], np.ndarray], origins: np.ndarra
         return np.concatenate(list(pool.map(forecast, parts)))
 
 
-def costs_of(trained: Trained, running: Running, params: Params) -> Costs:
-    """The evidence of the cost KPIs."""
+def costs_of(trained: Trained, running: Running | None, params: Params) -> Costs:
+    """The evidence of the cost KPIs; `running` is None where only training was metered."""
     energy = trained.energy
     on_gpu = energy is not None and (energy.gpu.energy_j or 0.0) > 0
-    return Costs(
-        torch=running.torch,
-        onnx=running.onnx,
+    training = Costs(
         parameters=trained.parameters,
-        macs=running.macs,
-        bundle_bytes=running.bundle_bytes,
-        peak_memory_bytes=running.peak_memory_bytes,
         train_s=trained.train_s,
         train_cpu_s=trained.cpu_s,
         train_gpu_s=trained.train_s if on_gpu else None,
         train_energy=energy,
+        prices=params.prices,
+    )
+    if running is None:
+        return training
+    return replace(
+        training,
+        torch=running.torch,
+        onnx=running.onnx,
+        macs=running.macs,
+        bundle_bytes=running.bundle_bytes,
+        peak_memory_bytes=running.peak_memory_bytes,
         forecast_energy=running.energy,
         forecasts_metered=running.forecasts_metered,
-        prices=params.prices,
     )
 
 

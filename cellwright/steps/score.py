@@ -50,7 +50,7 @@ def score(params: Params, ws: Workspace, *, on_progress: Say | None = None) -> l
         if not scored:
             raise TrainingError("no candidate could be scored. " + " ".join(f"{f.key}: {f.reason}." for f in failures))
         compared = _compared(params, ws, bench, scored)
-        final = _finalists_alone(params, ws, bench, compared, say)
+        final = _finalists_alone(params, ws, bench, compared, say) if params.score.costs else compared
     for result in final:
         result.save(ws.score(result.key))
     return final
@@ -68,11 +68,12 @@ def _all(bench: Bench, keys: tuple[str, ...], say: Say) -> tuple[list[Scored], l
                 scores[key] = found
             elif found is not None:
                 entries[key] = found
-                exports.start(bench.ws.candidate(key), bench.ws.onnx(key))
+                if bench.params.score.costs:
+                    exports.start(bench.ws.candidate(key), bench.ws.onnx(key))
         waiting = {key: (e, a) for key, e in entries.items() if (a := attempts.of(key, partial(bench.forecast, e))) is not None}
         exports.wait_for_all()
         for number, (key, (entry, accuracy)) in enumerate(waiting.items(), 1):
-            onnx = exports.outcome(bench.ws.onnx(key))
+            onnx = exports.outcome(bench.ws.onnx(key)) if bench.params.score.costs else None
             if scored := attempts.of(key, partial(bench.measure, entry, accuracy, onnx)):
                 scores[key] = scored
                 say(f"{scored.title}: {_figures(scored)} ({number} of {len(waiting)})")
