@@ -179,6 +179,7 @@ class Trained(Result):
     resumed: int  # times it continued from a checkpoint
     data: DataVersion
     trials: int = 0
+    notes: dict[str, str] = {}  # what a reader of the results should know of the network: a padded patch, fixed periods
     train_rows: tuple[int, int] | None = None  # [start, stop) it learnt from, its warm start's with them; None: not recorded
 
 
@@ -323,3 +324,72 @@ class Observation(Result):
     pending: list[SiteDrift]  # nothing was done about these yet
     retrain: bool
     reason: str
+
+
+class Figure(Result):
+    """Mean of a KPI over seeds, and its standard deviation (None: one seed)."""
+
+    mean: float
+    deviation: float | None
+
+
+class TableRow(Result):
+    """One model in one part of a table."""
+
+    key: str
+    title: str
+    inputs: str
+    nodes: int
+    seeds: list[int]
+    validation_mae: Figure
+    kpis: dict[str, Figure | None]  # errors on the test span over the seeds; costs of the first seed
+    statuses: list[str]  # how each seed's training ended
+    budget_s: float
+    train_s: float  # mean
+    epochs: float  # mean
+    windows_per_epoch: int | None  # None: all there are
+    windows_per_s: float | None  # training windows of one site, first seed; None: no gradient descent
+    to_ridge: Interval | None  # paired difference on the test span, first seed
+    notes: dict[str, str]
+
+
+class TablePart(Result):
+    """One data set of a table, best mean validation error first."""
+
+    title: str
+    data: DataVersion
+    unit: str
+    history: int
+    horizon: int
+    test_windows: int
+    runs: list[str]
+    seeds: list[int]
+    rows: list[TableRow]
+    failures: list[Failure]
+    best_key: str  # the single model of the lowest validation MAE, over all seeds
+    best_seed: int
+    best_validation_mae: float
+    best_test: dict[str, float | None]
+    best_to_ridge: Interval | None
+    kpi_titles: dict[str, str]
+    kpi_units: dict[str, str]
+    kpi_lower_is_better: dict[str, bool]
+    wall_s: float
+
+
+class ZooTable(Result):
+    """All parts of a recipe's table."""
+
+    title: str
+    about: str
+    date: str
+    machine: str
+    command: str
+    columns: list[str]
+    minutes: int | None
+    parts: list[TablePart]
+
+    @property
+    def wall_s(self) -> float:
+        """Training and scoring of everything, interruptions left out."""
+        return sum(part.wall_s for part in self.parts)

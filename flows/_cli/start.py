@@ -25,7 +25,7 @@ def run_benchmark(
     from flows.benchmark import benchmark
 
     if not quiet:
-        _speak()
+        speak()
     return benchmark(dataset=DataSet(dataset), promote=promote, only_new=only_new, fresh=fresh, overrides=overrides)
 
 
@@ -42,7 +42,8 @@ def prefect_environment(ws: Workspace) -> None:
         os.environ["PREFECT_API_URL"] = url
 
 
-def _speak() -> None:
+def speak() -> None:
+    """Our own lines of flows and tasks go to the terminal."""
     handler = logging.StreamHandler()
     handler.addFilter(lambda record: bool(getattr(record, "cellwright", False)))
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
