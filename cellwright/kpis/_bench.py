@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from models._contract import Problem
 
 OF_TRAINING = ("train_energy_j", "train_co2_g", "cost_train")
-OF_FORECASTING = ("energy_per_1000_j", "cost_per_million_forecasts")
+OF_FORECASTING = ("energy_per_1000_j", "cost_per_1000_forecasts")
 _AT_ONCE = 1024  # windows of one site a call: what a network computes of them stays in a core's cache
 
 

@@ -7,10 +7,14 @@ A member declares:
     lower_is_better   which way is better
     span              "forecast": computed from `Forecasts`, once for the validation and once for the test span;
                       "cost": computed once, from `Costs`
+                      "probe": computed for the finalists alone, by the step `scorecard`, from `Probes`
     ideal             its best possible value
     compute(evidence) its value; None where the evidence for it is absent (never 0 for want of a meter)
 
-Its docstring gives the formula and where it is from. Masked targets never count.
+A KPI of span "probe" also declares `group`, under which the report shows it, and `plain`: what it says, for people.
+
+Its docstring gives the formula and where it is from. Masked targets never count. KPIs of forecasts and costs are cheap, so every
+candidate has them; those of probes are dear (`cost_class`).
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 
@@ -26,7 +30,11 @@ from cellwright.families import member, members
 from cellwright.params import Prices
 from cellwright.results import EnergyReading
 
-Span = Literal["forecast", "cost"]
+if TYPE_CHECKING:
+    from cellwright.kpis._probes import Probes
+
+Span = Literal["forecast", "cost", "probe"]
+Group = Literal["robustness", "stability", "generalisation", "interpretability", "cost and return"]
 PACKAGE = "cellwright.kpis"
 
 
@@ -98,6 +106,13 @@ class Kpi(Protocol):
     compute: Callable[[Any], float | None]
 
 
+class ProbeKpi(Kpi, Protocol):
+    """A member of span "probe"."""
+
+    group: Group
+    plain: str
+
+
 def kpi(name: str) -> Kpi:
     """The KPI of that name.
 
@@ -120,6 +135,25 @@ def forecast_kpis(evidence: Forecasts) -> dict[str, float | None]:
 def cost_kpis(evidence: Costs) -> dict[str, float | None]:
     """Every cost KPI."""
     return {name: kpi(name).compute(evidence) for name in names("cost")}
+
+
+def probe_kpis(evidence: Probes) -> dict[str, float | None]:
+    """Every dear KPI of one finalist."""
+    return {name: kpi(name).compute(evidence) for name in names("probe")}
+
+
+def probe_kpi(name: str) -> ProbeKpi:
+    """The dear KPI of that name.
+
+    Raises:
+        UnknownName: there is no KPI of that name.
+    """
+    return cast(ProbeKpi, kpi(name))
+
+
+def cost_class(name: str) -> Literal["cheap", "dear"]:
+    """Whether every candidate has the KPI, or the finalists alone."""
+    return "dear" if kpi(name).span == "probe" else "cheap"
 
 
 def percentile_ms(runtime: Runtime | None, percent: float) -> float | None:

@@ -27,7 +27,7 @@ def test_it_says_what_it_is(name):
     assert member.title
     assert member.unit
     assert isinstance(member.lower_is_better, bool)
-    assert member.span in ("forecast", "cost")
+    assert member.span in ("forecast", "cost", "probe")
     assert member.ideal == (0.0 if member.lower_is_better else member.ideal)
     module = __import__(f"cellwright.kpis.{name}", fromlist=["x"])
     assert len(module.__doc__) > 40

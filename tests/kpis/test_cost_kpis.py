@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from cellwright.kpis import (
-    cost_per_million_forecasts,
+    cost_per_1000_forecasts,
     cost_train,
     energy_per_1000_j,
+    jitter_ms,
     latency_p50_ms,
     latency_p99_ms,
     onnx_throughput_per_s,
@@ -65,7 +66,12 @@ def test_a_price_of_unknown_energy_is_unknown_unless_energy_is_free():
     assert cost_train.compute(Costs(train_cpu_s=3600, prices=free)) == pytest.approx(0.1)
 
 
-def test_the_price_of_a_million_forecasts():
+def test_the_price_of_a_thousand_forecasts():
     costs = Costs(forecast_energy=reading(3.6, cpu_s=3.6), forecasts_metered=1000, prices=PRICES)
-    # 1,000 forecasts: 0.001 h · 0.1 + 1e-6 kWh · 0.5; a million: a thousand times that
-    assert cost_per_million_forecasts.compute(costs) == pytest.approx(0.1 + 0.0005)
+    # 1,000 forecasts: 0.001 h · 0.1 + 1e-6 kWh · 0.5
+    assert cost_per_1000_forecasts.compute(costs) == pytest.approx(1e-4 + 5e-7)
+
+
+def test_jitter_is_how_far_the_slow_calls_lie_behind_the_usual_one():
+    assert jitter_ms.compute(Costs(torch=Runtime(np.arange(1, 102) / 1000, 1.0))) == pytest.approx(100 - 51)
+    assert jitter_ms.compute(Costs(torch=Runtime(np.full(20, 0.003), 1.0))) == pytest.approx(0)
