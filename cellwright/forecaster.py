@@ -76,8 +76,14 @@ class Forecaster(nn.Module):
         return (y - self._per_output(self.center, site)) / self._per_output(self.scale, site)
 
     def denormalise(self, y: Tensor, site: Tensor) -> Tensor:
-        """Raw units of a scaled forecast (B, F, O, T, Q)."""
+        """Raw units of a scaled forecast (B, F, O, T, Q), its quantiles in ascending order.
+
+        A head learns its quantiles one by one, so they may cross; put in order they are never worse (Chernozhukov, Fernández-Val
+        and Galichon, "Quantile and probability curves without crossing", Econometrica 78, 2010).
+        """
         raw = y * self._per_output(self.scale, site).unsqueeze(-1) + self._per_output(self.center, site).unsqueeze(-1)
+        if len(self.problem.quantiles) > 1:
+            raw = raw.sort(dim=-1).values
         return torch.expm1(raw) if self.about["scaler"] == "log" else raw
 
     def _per_node(self, table: Tensor, site: Tensor) -> Tensor:
@@ -175,8 +181,14 @@ def forecast_panel(forecaster: Forecaster, windows: Windows, origins: np.ndarray
 
     `batch` counts windows of one site; a network that takes all sites at once gets as many origins as make that many.
     """
+    return answer_panel(forecaster, windows, origins, batch)[..., point_index(forecaster.problem)]
+
+
+def answer_panel(forecaster: Forecaster, windows: Windows, origins: np.ndarray, batch: int = 8192) -> np.ndarray:
+    """All that the network says: (windows, horizon, sites, targets, quantiles) float32, raw units; a point model has one."""
     problem = forecaster.problem
-    out = np.empty((len(origins), problem.horizon, windows.sites, len(problem.targets)), dtype=np.float32)
+    shape = (len(origins), problem.horizon, windows.sites, len(problem.targets), problem.out_quantiles)
+    out = np.empty(shape, dtype=np.float32)
     at_once = max(1, batch // windows.sites)
     was_training = forecaster.training
     forecaster.eval()
@@ -189,19 +201,19 @@ def forecast_panel(forecaster: Forecaster, windows: Windows, origins: np.ndarray
 
 
 def _forecast(forecaster: Forecaster, windows: Windows, origins: np.ndarray, batch: int) -> np.ndarray:
-    """(origins, F, S, T)."""
+    """(origins, F, S, T, Q)."""
     if forecaster.problem.inputs == "all":
         return _answer(forecaster, windows, origins, np.zeros(len(origins), np.int64))
     times, sites = np.repeat(origins, windows.sites), np.tile(np.arange(windows.sites), len(origins))
     parts = [_answer(forecaster, windows, times[i : i + batch], sites[i : i + batch]) for i in range(0, len(times), batch)]
-    y = np.concatenate(parts)[:, :, 0]  # (origins · S, F, T)
-    return y.reshape(len(origins), windows.sites, *y.shape[1:]).transpose(0, 2, 1, 3)
+    y = np.concatenate(parts)[:, :, 0]  # (origins · S, F, T, Q)
+    return y.reshape(len(origins), windows.sites, *y.shape[1:]).transpose(0, 2, 1, 3, 4)
 
 
 def _answer(forecaster: Forecaster, windows: Windows, origins: np.ndarray, sites: np.ndarray) -> np.ndarray:
-    """(B, F, O, T) of the point forecast."""
+    """(B, F, O, T, Q)."""
     device = forecaster.center.device
     raw = windows.raw(origins, sites)
     arrays = (torch.from_numpy(a).to(device) for a in (raw.history, raw.known, sites.astype(np.int64)))
-    answer: np.ndarray = forecaster(*arrays)[..., point_index(forecaster.problem)].cpu().numpy()
+    answer: np.ndarray = forecaster(*arrays).cpu().numpy()
     return answer

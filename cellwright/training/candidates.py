@@ -152,6 +152,7 @@ def _problem(params: Params, schema: PanelSchema, key: str, network: type[Networ
     others = tuple(f for f in asked.features if f not in targets)
     _check_names(schema, targets, "target")
     _check_names(schema, others, "feature")
+    _check_quantiles(asked.quantiles, _settings(params, own).loss, key)
     nodes = {"site": 1, "patch": asked.patch**2, "all": len(schema.sites)}[inputs]
     grid = {"site": None, "patch": (asked.patch, asked.patch), "all": schema.grid}[inputs]
     problem = Problem(
@@ -167,6 +168,7 @@ def _problem(params: Params, schema: PanelSchema, key: str, network: type[Networ
         lags=asked.lags if own.lags is None else own.lags,
         season=max(1, round(_DAY_S / schema.cadence_s)),
         grid=grid,
+        quantiles=asked.quantiles,
     )
     return _with_channels(problem, network, key)
 
@@ -200,6 +202,20 @@ def _inputs(params: Params, schema: PanelSchema, key: str, network: type[Network
     if asked == "patch" and schema.grid is None:
         raise ParamsError(f"{where} is 'patch', but the sites of '{schema.dataset}' lie on no grid; use 'site' or 'all'")
     return asked
+
+
+def _check_quantiles(levels: tuple[float, ...], loss: str, key: str) -> None:
+    """Ascending, with the median, which is the point forecast; and a loss that has a form for quantiles."""
+    found = f"problem.quantiles is {list(levels)}"
+    if levels and list(levels) != sorted(set(levels)):
+        raise ParamsError(f"{found}: expected ascending levels, each once; write {sorted(set(levels))}")
+    if levels and 0.5 not in levels:
+        raise ParamsError(f"{found}: expected 0.5 among them, which is the point forecast; write {sorted({*levels, 0.5})}")
+    if levels and loss != "mae":
+        raise ParamsError(
+            f"{key}: the loss is '{loss}', but quantiles are trained by the pinball loss, whose median is the MAE; set loss to 'mae' "
+            "or leave problem.quantiles empty"
+        )
 
 
 def _check_names(schema: PanelSchema, names: tuple[str, ...], what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -17,12 +18,15 @@ from cellwright.data.split import Spans
 from cellwright.data.windows import Windows
 from cellwright.errors import TrainingError
 from cellwright.families import member
-from cellwright.forecaster import Forecaster, build, point_index
+from cellwright.forecaster import Forecaster, build
 from cellwright.panel import Panel
+from cellwright.results import RungFigure
 from cellwright.training import loop, memory
 from cellwright.training.batches import Drawn, Fixed, Pool, Scaled, derived_seed, scaled
 from cellwright.training.candidates import Candidate, Settings
 from cellwright.training.checkpoint import Checkpoint, Progress
+from cellwright.training.halving import Rung
+from cellwright.training.rung import Compared, Pause, figure_at
 from models._contract import Batch, Network
 
 CHECKPOINT = "training.ckpt"
@@ -33,7 +37,7 @@ _VALIDATION_BATCH = 4  # times the training batch: no gradients are kept
 
 _seeding = threading.Lock()  # torch has one random state a process; candidates may train in threads
 
-Status = Literal["converged", "budget", "max_epochs", "closed form"]
+Status = Literal["converged", "budget", "max_epochs", "closed form", "halved"]
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,9 @@ class Fitted:
     cpu_s: float
     earlier_cpu_s: float  # of it, in processes that were killed before
     peak_memory_bytes: int | None  # see memory.peak_bytes
-    validation_loss: float
+    validation_loss: float | None  # None: paused before the first epoch's end
     resumed: int
+    rungs: tuple[RungFigure, ...] = ()
 
 
 def fit(
@@ -60,6 +65,7 @@ def fit(
     *,
     folder: Path | None = None,
     warm: Forecaster | None = None,
+    rung: Rung | None = None,
     on_epoch: Callable[[loop.Record], None] | None = None,
 ) -> Fitted:
     """Train `candidate` on the training span, choosing its weights by the validation span. The test span is not read.
@@ -67,6 +73,9 @@ def fit(
     `folder` takes the checkpoint and history.jsonl; a checkpoint found there is gone on from. With `warm` the weights and
     the scaler of that forecaster are the start: its weights only mean something in its own scale. A closed form has no start:
     it is fitted anew.
+
+    With `rung` it pauses there, status "halved", and a later call goes on from the checkpoint as if it had never stopped; that
+    needs a `folder`. What is fitted in closed form, or ends before, does not pause.
 
     Raises:
         DataError: the history is longer than the data, or a span has no measured target.
@@ -77,11 +86,12 @@ def fit(
     training = Pool(windows, windows.origins(*spans.train, whole_lags=True))
     validation = Pool(windows, windows.origins(*spans.validation))
     forecaster = _start(candidate, panel, spans, warm)
-    if warm is None and not candidate.network.closed_form:
+    begun = folder is not None and (folder / CHECKPOINT).is_file()
+    if warm is None and not candidate.network.closed_form and not begun:  # a checkpoint holds what was prepared
         prepare(forecaster, training)
     if candidate.network.closed_form:
         return _fit_closed_form(candidate, forecaster, training, validation, folder)
-    return _fit_gradient(candidate, forecaster, training, validation, folder, on_epoch)
+    return _fit_gradient(candidate, forecaster, training, validation, folder, rung, on_epoch)
 
 
 def _start(candidate: Candidate, panel: Panel, spans: Spans, warm: Forecaster | None) -> Forecaster:
@@ -133,9 +143,13 @@ def _fit_gradient(
     training: Pool,
     validation: Pool,
     folder: Path | None,
+    rung: Rung | None,
     on_epoch: Callable[[loop.Record], None] | None,
 ) -> Fitted:
     s = candidate.settings
+    if rung and not folder:
+        raise ValueError("a training that pauses at a rung needs a folder for what it goes on from")
+    pause = Pause(rung.number, s.budget_s * rung.share, Compared(validation, rung.windows, s.batch)) if rung else None
     start = Checkpoint.load(folder / CHECKPOINT) if folder else None
     earlier_cpu_s = start.progress.cpu_s if start else 0.0
     if start:
@@ -149,14 +163,24 @@ def _fit_gradient(
         if on_epoch:
             on_epoch(record)
 
-    module = loop.Loop(forecaster, s, start=start, checkpoint=folder / CHECKPOINT if folder else None, on_epoch=note)
+    checkpoint = folder / CHECKPOINT if folder else None
+    module = loop.Loop(forecaster, s, start=start, checkpoint=checkpoint, pause=pause, on_epoch=note)
     drawn = Drawn(
-        training, batch=s.batch, windows_per_epoch=s.windows_per_epoch, seed=s.seed, epoch=lambda: module.progress.epoch
+        training,
+        batch=s.batch,
+        windows_per_epoch=s.windows_per_epoch,
+        seed=s.seed,
+        epoch=lambda: module.progress.epoch,
+        done=lambda: module.progress.batch,
     )
     held = Fixed(validation, batch=s.batch * _VALIDATION_BATCH, limit=s.validation_windows, seed=s.seed)
     loop.run(module, drawn, held)
     p = module.progress
-    status, reason = _ended(p, s)
+    if module.paused and folder:
+        _append(folder, _interim(p))
+    elif pause:
+        _judge_ended(p, pause, forecaster)
+    status, reason = _paused(p) if module.paused else _ended(p, s)
     return Fitted(
         forecaster=forecaster,
         status=status,
@@ -167,9 +191,27 @@ def _fit_gradient(
         cpu_s=p.cpu_s,
         earlier_cpu_s=earlier_cpu_s,
         peak_memory_bytes=p.peak_bytes,
-        validation_loss=p.best,
+        validation_loss=p.best if math.isfinite(p.best) else None,
         resumed=p.resumed,
+        rungs=tuple(RungFigure(rung=int(r["rung"]), after_s=r["after_s"], validation_mae=r["mae"]) for r in p.rungs),
     )
+
+
+def _interim(progress: Progress) -> loop.Record:
+    """A line of history.jsonl for where it paused; it goes when the training goes on."""
+    last, p = progress.rungs[-1], progress
+    return {"epoch": p.epoch, "step": p.step, "validation_mae": last["mae"], "elapsed_s": p.elapsed_s, "cpu_s": p.cpu_s}
+
+
+def _paused(progress: Progress) -> tuple[Status, str]:
+    return "halved", f"paused after {progress.elapsed_s:.1f} s, in epoch {progress.epoch + 1}"
+
+
+def _judge_ended(progress: Progress, pause: Pause, forecaster: Forecaster) -> None:
+    """What ended before the rung is compared there with what it has become."""
+    if figure_at(progress.rungs, pause.number) is None:
+        mae = pause.compared.mae(forecaster)
+        progress.rungs.append({"rung": pause.number, "after_s": progress.elapsed_s, "mae": mae, "best": True})
 
 
 def _ended(progress: Progress, settings: Settings) -> tuple[Status, str]:
@@ -229,10 +271,10 @@ def mean_loss(forecaster: Forecaster, batches: Fixed, kind: str) -> float:
     Raises:
         TrainingError: there is none.
     """
-    total, count, point = 0.0, 0, point_index(forecaster.problem)
+    total, count = 0.0, 0
     for loaded in batches:
         ready = scaled(forecaster, loaded)
-        some, measured = loop.loss_sum(kind, forecaster.network(ready.x, ready.known)[..., point], ready.y, ready.mask)
+        some, measured = loop.forecast_loss(kind, forecaster.problem, forecaster.network(ready.x, ready.known), ready)
         total, count = total + float(some), count + int(measured)
     if not count:
         raise TrainingError("the validation span holds no measured target; choose another split or other targets")

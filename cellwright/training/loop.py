@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from cellwright.errors import TrainingError
-from cellwright.forecaster import Forecaster, point_index
+from cellwright.forecaster import Forecaster
 from cellwright.training import memory, stopping
 from cellwright.training.batches import Drawn, Fixed, Loaded, derived_seed, scaled
 from cellwright.training.candidates import Settings
 from cellwright.training.checkpoint import Checkpoint, Progress, Weights
+from cellwright.training.rung import Pause, Paused, figure_at
+from models._contract import Batch, Problem
 
 Record = dict[str, float]  # of one epoch, as in history.jsonl
 
@@ -43,6 +45,28 @@ def loss_sum(kind: str, forecast: Tensor, target: Tensor, mask: Tensor) -> tuple
     return (each * mask).sum(), mask.sum()
 
 
+def pinball_sum(levels: tuple[float, ...], forecast: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Twice the pinball loss, averaged over the levels and summed over the measured targets, and how many there are.
+
+    With e = target - forecast it is 2 · max(q · e, (q - 1) · e) at level q: at the median |e|, so that one level of 0.5 is the MAE.
+    `forecast`: (batch, horizon, outputs, targets, levels); `target` and `mask` without the last dimension.
+    Source: Koenker and Bassett, "Regression quantiles", Econometrica 46 (1978).
+    """
+    level, error = forecast.new_tensor(levels, dtype=torch.float32), target.unsqueeze(-1) - forecast.float()
+    each = 2 * torch.maximum(level * error, (level - 1) * error).mean(-1)
+    return (each * mask).sum(), mask.sum()
+
+
+def forecast_loss(kind: str, problem: Problem, forecast: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The loss that trains, stops and is compared: pinball over the problem's quantiles, else `kind` of the point forecast.
+
+    `forecast` as a network answers it: (batch, horizon, outputs, targets, quantiles), normalised. Returns (sum, count).
+    """
+    if problem.quantiles:
+        return pinball_sum(problem.quantiles, forecast, batch.y, batch.mask)
+    return loss_sum(kind, forecast[..., 0], batch.y, batch.mask)
+
+
 def cpu_clock() -> float:
     """CPU-seconds of this training: of the process, or of the thread where several train in one process."""
     return time.process_time() if threading.current_thread() is threading.main_thread() else time.thread_time()
@@ -58,17 +82,18 @@ class Loop(lightning.LightningModule):
         *,
         start: Checkpoint | None = None,
         checkpoint: Path | None = None,
+        pause: Pause | None = None,
         on_epoch: Callable[[Record], None] | None = None,
     ) -> None:
         super().__init__()
         self.forecaster, self.settings = forecaster, settings
-        self.checkpoint, self.on_epoch = checkpoint, on_epoch
+        self.checkpoint, self.pause, self.on_epoch = checkpoint, pause, on_epoch
         self.progress = start.progress if start else Progress()
         self.best_weights: Weights = start.best_weights if start else {}
         self._optimizer_state = start.optimizer if start else None
+        self._midway = start.midway if start else {}
         if start:
             forecaster.network.load_state_dict(start.weights)
-        self._point = point_index(forecaster.problem)
         self._clock = (time.monotonic() - self.progress.elapsed_s, cpu_clock() - self.progress.cpu_s)
         self._sums: dict[str, list[Tensor]] = {}
 
@@ -87,14 +112,18 @@ class Loop(lightning.LightningModule):
         memory.forget(self.device)
 
     def on_train_epoch_start(self) -> None:
-        """Dropout depends on (seed, epoch) alone."""
+        """Dropout depends on (seed, epoch) alone; within an epoch it goes on where a pause left it."""
         torch.manual_seed(derived_seed(self.settings.seed, 3, self.progress.epoch))
         self._sums = {"train": [], "validation": []}
+        if self._midway:
+            self._sums["train"] = [self._midway["sums"].to(self.device)]
+            _set_random_states(self._midway, self.device)
+            self._midway = {}
 
     def _loss(self, batch: Loaded, name: str) -> tuple[Tensor, Tensor]:
         ready = scaled(self.forecaster, batch)
-        forecast = self.forecaster.network(ready.x, ready.known)[..., self._point]
-        total, count = loss_sum(self.settings.loss, forecast, ready.y, ready.mask)
+        forecast = self.forecaster.network(ready.x, ready.known)
+        total, count = forecast_loss(self.settings.loss, self.forecaster.problem, forecast, ready)
         self._add(name, torch.stack((total.detach().double(), count.double())))
         return total, count
 
@@ -119,15 +148,19 @@ class Loop(lightning.LightningModule):
         self._loss(batch, "validation")
 
     def on_train_batch_end(self, outputs: Any, batch: Loaded, batch_index: int) -> None:
-        """The budget ends training after any step."""
-        self.progress.step += 1
-        if time.monotonic() - self._clock[0] >= self.settings.budget_s:
+        """The budget ends training after any step, and a pause may come after any but an epoch's last."""
+        p = self.progress
+        p.step, p.batch = p.step + 1, p.batch + 1
+        elapsed_s = time.monotonic() - self._clock[0]
+        if elapsed_s >= self.settings.budget_s:
             self.trainer.should_stop = True
+        elif self.pause and elapsed_s >= self.pause.after_s and batch_index + 1 < self.trainer.num_training_batches:
+            self._stop_for_now({"sums": self._sums["train"][0].cpu(), **_random_states(self.device)})
 
     def on_train_epoch_end(self) -> None:
         """Runs after validation: record, keep the best, decide whether to go on, write the checkpoint."""
         p = self.progress
-        p.epoch += 1
+        p.epoch, p.batch = p.epoch + 1, 0
         p.elapsed_s, p.cpu_s = time.monotonic() - self._clock[0], cpu_clock() - self._clock[1]
         record = self._record()
         p.records.append(record)
@@ -138,6 +171,36 @@ class Loop(lightning.LightningModule):
             self._state().save(self.checkpoint)
         if self.on_epoch:
             self.on_epoch(record)
+        if self.pause and not p.ended and p.elapsed_s >= self.pause.after_s:
+            self._stop_for_now({})
+
+    def _stop_for_now(self, midway: dict[str, Tensor]) -> None:
+        """Judge the network, keep all it takes to go on, and leave; judging costs CPU time, but no time of the budget.
+
+        Raises:
+            Paused: always.
+        """
+        p = self.progress
+        p.elapsed_s = time.monotonic() - self._clock[0]
+        self._judge_rung()
+        p.cpu_s = cpu_clock() - self._clock[1]
+        if self.checkpoint:
+            self._state(midway).save(self.checkpoint)
+        raise Paused
+
+    def _judge_rung(self) -> None:
+        """The better of the present weights and the best so far stand for the candidate."""
+        if self.pause is None:
+            return
+        network, now = self.forecaster.network, self.pause.compared.mae(self.forecaster)
+        figure = {"rung": self.pause.number, "after_s": self.progress.elapsed_s, "mae": now, "best": False}
+        if self.best_weights:
+            present = _copied(network.state_dict())
+            network.load_state_dict(self.best_weights)
+            best = self.pause.compared.mae(self.forecaster)
+            network.load_state_dict(present)
+            figure |= {"mae": best, "best": True} if best <= now else {}
+        self.progress.rungs.append(figure)
 
     def _record(self) -> Record:
         p = self.progress
@@ -187,32 +250,50 @@ class Loop(lightning.LightningModule):
         found: torch.optim.Optimizer = self.trainer.optimizers[0]
         return found
 
-    def _state(self) -> Checkpoint:
+    def _state(self, midway: dict[str, Tensor] | None = None) -> Checkpoint:
         weights = _copied(self.forecaster.network.state_dict())
-        return Checkpoint(self.progress, weights, self.best_weights, self._optimizer.state_dict())
+        return Checkpoint(self.progress, weights, self.best_weights, self._optimizer.state_dict(), midway or {})
+
+    @property
+    def paused(self) -> dict[str, float] | None:
+        """The line of the rung at which it stands still; None: it goes on, or has ended."""
+        return figure_at(self.progress.rungs, self.pause.number) if self.pause and not self.progress.ended else None
 
 
 def _copied(weights: dict[str, Tensor]) -> Weights:
     return {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
 
 
+def _random_states(device: torch.device) -> dict[str, Tensor]:
+    gpu = {"cuda_random": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+    return {"random": torch.get_rng_state(), **gpu}
+
+
+def _set_random_states(states: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["random"])
+    if device.type == "cuda" and "cuda_random" in states:
+        torch.cuda.set_rng_state(states["cuda_random"], device)
+
+
 def run(loop: Loop, training: Drawn, validation: Fixed) -> None:
-    """Train until the loop ends itself; the network then holds the best weights, on the CPU.
+    """Train until the loop ends itself, or pauses; the network then holds the best weights, on the CPU.
 
     Raises:
         TrainingError: the loss is no number.
         KeyboardInterrupt: Ctrl-C; the last epoch's checkpoint stays.
     """
-    if not loop.progress.ended:
-        trainer = _trainer(loop.settings)
-        with _interruptible(), torch.random.fork_rng(devices=[]):
+    if not loop.progress.ended and loop.paused is None:
+        trainer = _trainer(loop.settings, shorter_first=loop.progress.batch > 0)
+        with suppress(Paused), _interruptible(), torch.random.fork_rng(devices=[]):
             trainer.fit(loop, training, validation)
     loop.cpu()
-    loop.forecaster.network.load_state_dict(loop.best_weights)
+    line = loop.paused
+    if line is None or line["best"]:
+        loop.forecaster.network.load_state_dict(loop.best_weights)
     loop.forecaster.eval()
 
 
-def _trainer(settings: Settings) -> lightning.Trainer:
+def _trainer(settings: Settings, *, shorter_first: bool) -> lightning.Trainer:
     gpu = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
     if gpu and not torch.cuda.is_available():
         raise TrainingError("train.device is 'cuda', but torch finds no GPU here; set it to 'auto' or 'cpu'")
@@ -226,6 +307,7 @@ def _trainer(settings: Settings) -> lightning.Trainer:
         gradient_clip_val=settings.gradient_clip,
         plugins=[LightningEnvironment()],  # no guessing of clusters
         inference_mode=False,
+        reload_dataloaders_every_n_epochs=int(shorter_first),  # after a pause the first epoch has fewer batches than the next
         barebones=True,  # no logger, progress bar, summary or checkpoints of its own
     )
 
