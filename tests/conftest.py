@@ -92,6 +92,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault(name, "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers (`-n 2 --dist loadgroup`) the conformance tests spread; all others share one server, so one worker."""
+    for item in items:
+        if "conformance" not in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group("rest"))
+
+
 @pytest.fixture(scope="session")
 def mirror() -> Path:
     """The folder with copies of the real data sets; tests that need it are marked `shared`."""

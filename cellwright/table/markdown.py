@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cellwright.report.words import ABSENT, escaped, number, quantity, scale
 from cellwright.results import Figure, Interval, TablePart, TableRow, ZooTable
 
-_ERRORS = 4  # significant figures of an error; costs take three
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+_BEFORE_TRAINING = -3  # the last columns: the difference to ridge, the speed and the end of training
+_ERRORS, _SHORT = 4, 3  # significant figures, in the file and in the terminal; there the spread over seeds is left out
 
 
 def markdown(table: ZooTable) -> str:
@@ -18,11 +24,36 @@ def markdown(table: ZooTable) -> str:
     return "\n".join([*head, *(line for part in table.parts for line in _part(table, part))]).rstrip() + "\n"
 
 
+def terminal(table: ZooTable) -> RenderableType:
+    """The errors and costs of all models, for 140 columns; everything else is in the Markdown."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    for part in table.parts:
+        best = _best(part).replace("**", "")
+        parts += [Text(), Text(f"{part.title}: test span, {part.unit}", style="bold"), _terminal_rows(table, part), Text(best)]
+    return Group(*parts, Text(), Text(_time(table).replace("**", "")))
+
+
+def _terminal_rows(table: ZooTable, part: TablePart) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    head, _, *body = _cells(table, part, _SHORT)
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for title in head[:_BEFORE_TRAINING]:
+        shown.add_column(title, justify="left" if title in ("model", "sees") else "right", no_wrap=title == "model")
+    for row, line in zip(part.rows, body, strict=True):
+        shown.add_row(*line[:_BEFORE_TRAINING], style="bold" if row.key == part.best_key else None)
+    return shown
+
+
 def _time(table: ZooTable) -> str:
     minutes = table.wall_s / 60
     limit = "" if table.minutes is None else f", of the {table.minutes} allowed"
     over = "" if table.minutes is None or minutes <= table.minutes else " **It took longer than that.**"
-    return f"Training and scoring of everything took {minutes:.0f} minutes{limit}.{over}"
+    return f"Training and scoring of everything took {minutes:.{0 if minutes >= 10 else 1}f} minutes{limit}.{over}"
 
 
 def _part(table: ZooTable, part: TablePart) -> list[str]:
@@ -65,13 +96,17 @@ def _against(pair: Interval | None) -> str:
 
 
 def _rows(table: ZooTable, part: TablePart) -> list[str]:
+    return ["| " + " | ".join(escaped(cell) for cell in line) + " |" for line in _cells(table, part, _ERRORS)]
+
+
+def _cells(table: ZooTable, part: TablePart, digits: int) -> list[list[str]]:
+    """Head, rule and body."""
     shown = [c for c in table.columns if any(row.kpis.get(c) is not None for row in part.rows)]
     scales = {c: scale([f.mean for row in part.rows if (f := row.kpis.get(c))], part.kpi_units[c]) for c in shown}
     head = ["model", "sees", "validation MAE"]
     head += [f"{part.kpi_titles[c]} {_arrow(part, c)}{_unit(part, c, scales[c][1])}" for c in shown]
     head += ["MAE less ridge's", "windows/s", "training"]
-    body = [_row(part, row, shown, scales) for row in part.rows]
-    return ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body)]
+    return [head, ["---"] * len(head), *(_row(row, shown, scales, digits) for row in part.rows)]
 
 
 def _arrow(part: TablePart, kpi: str) -> str:
@@ -83,21 +118,23 @@ def _unit(part: TablePart, kpi: str, unit: str) -> str:
     return f" ({unit})" if unit and unit != part.unit else ""
 
 
-def _row(part: TablePart, row: TableRow, shown: Sequence[str], scales: dict[str, tuple[float, str]]) -> list[str]:
+def _row(row: TableRow, shown: Sequence[str], scales: dict[str, tuple[float, str]], digits: int) -> list[str]:
     cells = [row.title, f"{row.inputs}{f', {row.nodes} nodes' if row.inputs == 'patch' else ''}"]
-    cells.append(_figure(row.validation_mae, 1.0))
-    cells += [_figure(row.kpis.get(c), scales[c][0]) for c in shown]
+    cells.append(_figure(row.validation_mae, 1.0, digits))
+    cells += [_figure(row.kpis.get(c), scales[c][0], digits) for c in shown]
     cells.append(_short(row.to_ridge))
     cells.append(ABSENT if row.windows_per_s is None else number(row.windows_per_s))
-    return [escaped(cell) for cell in [*cells, _training(row)]]
+    return [*cells, _training(row)]
 
 
-def _figure(figure: Figure | None, factor: float) -> str:
+def _figure(figure: Figure | None, factor: float, digits: int) -> str:
     if figure is None:
         return ABSENT
-    if figure.deviation is None:
-        return number(figure.mean / factor, _ERRORS)
-    return f"{number(figure.mean / factor, _ERRORS)} ± {number(figure.deviation / factor, 2)}"
+    mean = number(figure.mean / factor, digits)
+    if figure.deviation is None or digits < _ERRORS:
+        return mean
+    places = len(mean.partition(".")[2])  # the spread as finely as the mean
+    return f"{mean} ± {figure.deviation / factor:.{places}f}"
 
 
 def _short(pair: Interval | None) -> str:

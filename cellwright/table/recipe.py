@@ -20,9 +20,6 @@ COLUMNS = (
     "parameters",
     "macs",
     "onnx_latency_p50_ms",
-    "latency_p50_ms",
-    "throughput_per_s",
-    "bundle_bytes",
     "train_energy_j",
     "energy_per_1000_j",
 )

@@ -36,6 +36,8 @@ def table(
 
     speak()
     path = flow(recipe=recipe, results=results)
-    from rich.markdown import Markdown
+    from cellwright.results import ZooTable
+    from cellwright.table.markdown import terminal
 
-    console().print(Markdown(Path(path).read_text()))
+    console().print(terminal(ZooTable.read(Path(path).with_suffix(".json"))))
+    console().print(f"\nThe whole table: {path}")
