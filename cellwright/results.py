@@ -153,6 +153,14 @@ class EnergyReading(Result):
         return next((s for s in order if s in present), None)
 
 
+class RungFigure(Result):
+    """How good a candidate was where all paused to be compared (successive halving)."""
+
+    rung: int  # 0 is the first
+    after_s: float  # training seconds
+    validation_mae: float  # raw units, on the windows on which all were compared
+
+
 class Trained(Result):
     """One candidate after training: `candidate.json` in its folder, beside forecaster.safetensors and history.jsonl."""
 
@@ -164,7 +172,7 @@ class Trained(Result):
     problem: dict[str, Any]  # the fields of models._contract.Problem
     options: dict[str, Any]
     settings: dict[str, Any]  # learning rate, loss, scaler … as used
-    status: Literal["converged", "budget", "max_epochs", "closed form", "failed"]
+    status: Literal["converged", "budget", "max_epochs", "closed form", "halved", "failed"]
     reason: str  # one sentence: why training ended, or the error
     epochs: int
     windows: int  # training windows there are
@@ -181,6 +189,7 @@ class Trained(Result):
     trials: int = 0
     notes: dict[str, str] = {}  # what a reader of the results should know of the network: a padded patch, fixed periods
     train_rows: tuple[int, int] | None = None  # [start, stop) it learnt from, its warm start's with them; None: not recorded
+    rungs: tuple[RungFigure, ...] = ()  # where it was compared with the others, if candidates are halved
 
 
 class Interval(Result):
@@ -199,6 +208,27 @@ class Interval(Result):
         return self.low <= 0 <= self.high
 
 
+class Intervals(Result):
+    """What makes predictive quantiles of a candidate's forecasts; computed and applied in cellwright/conformal.py."""
+
+    levels: tuple[float, ...]
+    heads: tuple[float, ...]  # levels of the network's own quantiles; empty for a point model
+    offsets: list[list[list[float | None]]]  # (level, step, target), in units of a site's scale; None: unbounded
+    usual_step: list[list[float]]  # (site, target) mean |change| from one step to the next, on the training rows
+    usual_load: list[list[float]]  # (site, target) mean value there
+    low: list[float | None]  # (target) physical bounds
+    high: list[float | None]
+    windows: int  # of the validation span, that it is calibrated on
+
+
+class Calibration(Result):
+    """How often the truth lay where the predictive quantiles said, on one span."""
+
+    levels: tuple[float, ...]
+    shares: tuple[float, ...]  # of the truth between two neighbouring levels, below the first and above the last included
+    coverage: dict[str, float]  # nominal coverage of a central interval ("0.8") -> observed
+
+
 class Scored(Result):
     """One candidate's KPIs. Errors of a span are averaged over windows, sites, steps and targets."""
 
@@ -215,6 +245,10 @@ class Scored(Result):
     validation_pairs: list[Interval]
     test_pairs: list[Interval]
     digest: str = ""  # of what was scored and how: an equal one is not scored again
+    stride: int = 1  # every n-th window of a span was forecast
+    intervals: Intervals | None = None  # calibrated on the whole validation span
+    validation_calibration: Calibration | None = None  # cross-fitted
+    test_calibration: Calibration | None = None
 
 
 class Row(Result):
@@ -230,6 +264,7 @@ class Row(Result):
     similar_to_champion: bool
     kpis: dict[str, float | None]  # test span and cost KPIs
     validation_mae: float | None
+    coverage: dict[str, float] = {}  # test span: nominal coverage of a central interval ("0.8") -> observed
 
 
 class Choice(Result):
@@ -269,6 +304,41 @@ class Leaderboard(Result):
     total_energy_j: float | None
     energy_source: str | None
     total_s: float
+    stride: int = 1  # every n-th window of a span was forecast and scored
+    kpi_groups: dict[str, str] = {}  # "accuracy", "calibration", "fairness", "cost"
+
+
+class Importance(Result):
+    """How much a finalist's forecasts lean on each of its inputs, seen by feature, by site or by step of the history."""
+
+    how: Literal["permutation", "gradients"]
+    of: Literal["feature", "site", "step"]
+    names: tuple[str, ...]
+    values: tuple[float, ...]  # permutation: relative growth of MAE without it; gradients: share of the absolute attribution
+
+
+class Probed(Result):
+    """One finalist's dear KPIs."""
+
+    key: str
+    title: str
+    kpis: dict[str, float | None]
+    reasons: dict[str, str]  # KPI -> why it has no value
+    notes: dict[str, str]  # KPI -> what its value rests on
+    importance: tuple[Importance, ...]
+
+
+class Scorecard(Result):
+    """scorecard.json of a run."""
+
+    run: str
+    windows: int  # of the test span, that each finalist was probed on at most
+    finalists: list[Probed]
+    kpi_titles: dict[str, str]
+    kpi_units: dict[str, str]
+    kpi_lower_is_better: dict[str, bool]
+    kpi_groups: dict[str, str]
+    kpi_plain: dict[str, str]  # what it says, for people
 
 
 class Registered(Result):

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cellwright.conformal import bounds
 from cellwright.data.windows import Windows
 from cellwright.errors import BundleError, TrainingError
-from cellwright.kpis._contract import Costs, Forecasts, cost_kpis, forecast_kpis
-from cellwright.kpis._spans import SPANS, Scale, Truth, evidence, mean_error_by, save_arrays
+from cellwright.kpis._contract import Costs, Forecasts, cost_kpis, forecast_kpis, names
+from cellwright.kpis._spans import SPANS, Scale, Truth, calibrated, evidence, mean_error_by, save_arrays
 from cellwright.panel import Panel
 from cellwright.params import Params
-from cellwright.results import DataVersion, EnergyReading, Scored, Trained
+from cellwright.results import Calibration, DataVersion, EnergyReading, Intervals, Scored, Trained
 from cellwright.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Accuracy:
     spans: dict[str, dict[str, float | None]]  # span -> KPI -> value
     mae_by_step: list[float]  # test span
     mae_by_site: list[float | None]
+    intervals: Intervals  # calibrated on the validation span
+    calibration: dict[str, Calibration | None]  # span -> how far its quantiles can be relied on
 
 
 @dataclass(frozen=True)
@@ -84,20 +87,37 @@ class Bench:
         Raises:
             TrainingError: forecasts that are no numbers, or nothing that was measured to hold them against.
         """
-        from cellwright.forecaster import forecast_panel
+        from cellwright.forecaster import point_index
 
-        truth, scale = self.ground(entry.forecaster.problem)
-        windows = Windows(self.panel, entry.forecaster.problem)
-        found: dict[str, Forecasts] = {}
-        for span, true in truth.items():
-            forecast = in_parallel(lambda some: forecast_panel(entry.forecaster, windows, some, _AT_ONCE), true.origins)
-            if wrong := int((~np.isfinite(forecast) & true.mask).sum()):
-                raise TrainingError(f"{wrong} of its forecasts of the {span} span are no finite numbers; train it again")
-            found[span] = evidence(forecast, true, scale, self.panel.schema.grid)
+        problem = entry.forecaster.problem
+        truth, scale = self.ground(problem)
+        answers = {span: self._answers(entry, span, true) for span, true in truth.items()}
+        quantiles, conformal = calibrated(problem.quantiles, answers, truth, scale, self._limits(problem.targets))
+        grid, point = self.panel.schema.grid, point_index(problem)
+        found = {span: evidence(answers[span][..., point], truth[span], scale, grid, quantiles[span]) for span in SPANS}
         save_arrays(self.ws.score(entry.trained.key, ".npz"), {f"{span}_forecast": f.forecast for span, f in found.items()})
         return Accuracy(
-            {span: forecast_kpis(f) for span, f in found.items()}, self._by_step(found["test"]), mean_error_by(2, found["test"])
+            spans={span: forecast_kpis(f) for span, f in found.items()},
+            mae_by_step=self._by_step(found["test"]),
+            mae_by_site=mean_error_by(2, found["test"]),
+            intervals=conformal.stored(),
+            calibration={span: None if f.reliability is None else f.reliability.stored() for span, f in found.items()},
         )
+
+    def _answers(self, entry: Entry, span: str, true: Truth) -> np.ndarray:
+        """All that the network says of a span: (windows, horizon, sites, targets, quantiles)."""
+        from cellwright.forecaster import answer_panel
+
+        windows = Windows(self.panel, entry.forecaster.problem)
+        found = in_parallel(lambda some: answer_panel(entry.forecaster, windows, some, _AT_ONCE), true.origins)
+        if wrong := int((~np.isfinite(found) & true.mask[..., None]).any(axis=-1).sum()):
+            raise TrainingError(f"{wrong} of its forecasts of the {span} span are no finite numbers; train it again")
+        return found
+
+    def _limits(self, targets: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Physical bounds of the targets."""
+        features = {f.name: f for f in self.panel.schema.features}
+        return bounds([features[t].low for t in targets], [features[t].high for t in targets])
 
     def measure(self, entry: Entry, accuracy: Accuracy, onnx: Path | BundleError | None) -> Scored:
         """Time, weigh and meter a candidate whose errors are known, and write its score.
@@ -119,6 +139,10 @@ class Bench:
             validation_pairs=[],
             test_pairs=[],
             digest=entry.digest,
+            stride=self.params.score.stride,
+            intervals=accuracy.intervals,
+            validation_calibration=accuracy.calibration["validation"],
+            test_calibration=accuracy.calibration["test"],
         ).save(self.ws.score(trained.key))
 
     def _running(self, entry: Entry, onnx: Path | BundleError) -> Running:
@@ -130,10 +154,11 @@ class Bench:
         return observe(entry.forecaster, samples, self.params, onnx)
 
     def ground(self, problem: Problem) -> tuple[dict[str, Truth], Scale]:
-        """Truth of both spans and the scale of MASE, gathered once: all candidates of a run forecast the same targets."""
+        """Truth of both spans and the sites' yardsticks, gathered once: all candidates of a run forecast the same targets."""
         if self._ground is None:
             windows = Windows(self.panel, problem)
-            origins = {span: windows.origins(*getattr(self.spans, span)) for span in SPANS}
+            every = self.params.score.stride
+            origins = {span: windows.origins(*getattr(self.spans, span))[::every] for span in SPANS}
             truth = {span: Truth.of(self.panel, problem.targets, o, problem.horizon) for span, o in origins.items()}
             self._ground = truth, Scale.of(self.panel, problem.targets, *self.spans.train, problem.season)
             self._save_truth(truth, problem.targets)
@@ -143,7 +168,7 @@ class Bench:
         from cellwright.forecaster import FILE
 
         p = self.params
-        how = [repr(section) for section in (p.score, p.energy, p.prices, p.runner.threads_per_worker, self.spans)]
+        how = [repr(part) for part in (p.score, p.energy, p.prices, p.runner.threads_per_worker, self.spans, names())]
         total = hashlib.sha256("\n".join([self.version.hash, *how]).encode())
         for name in (FILE, "candidate.json"):
             total.update((folder / name).read_bytes())

@@ -11,7 +11,8 @@ A member declares:
     ideal             its best possible value
     compute(evidence) its value; None where the evidence for it is absent (never 0 for want of a meter)
 
-A KPI of span "probe" also declares `group`, under which the report shows it, and `plain`: what it says, for people.
+A KPI of span "probe" also declares `group`, under which the report shows it, and `plain`: what it says, for people. Others may
+declare a `group`; without one, those of forecasts are of "accuracy" and those of costs of "cost" (`group_of`).
 
 Its docstring gives the formula and where it is from. Masked targets never count. KPIs of forecasts and costs are cheap, so every
 candidate has them; those of probes are dear (`cost_class`).
@@ -27,6 +28,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 import numpy as np
 
 from cellwright.families import member, members
+from cellwright.kpis._events import Confusion, confusion
+from cellwright.kpis._reliability import Reliability, Sliced, reliability
 from cellwright.params import Prices
 from cellwright.results import EnergyReading
 
@@ -47,6 +50,19 @@ class Forecasts:
     mask: np.ndarray  # (W, F, S, T) bool: really measured
     naive_mae: np.ndarray | None = None  # (S, T) in-sample error of the naive forecast, NaN where unknown; see `mase`
     grid: tuple[int, int] | None = None  # (rows, columns) that the sites fill row-major
+    quantiles: Sliced | None = None  # (W, F, S, T, Q) predictive quantiles, calibrated on other windows than these
+    levels: tuple[float, ...] = ()  # (Q,)
+    threshold_p90: np.ndarray | None = None  # (S, T) 90th percentile of a site's load on its training rows, NaN where unknown
+
+    @cached_property
+    def reliability(self) -> Reliability | None:
+        """What the calibration KPIs are read from; None without quantiles."""
+        return None if self.quantiles is None else reliability(self.levels, self.quantiles, self.truth, self.mask)
+
+    @cached_property
+    def busy(self) -> Confusion | None:
+        """Busy hours foreseen and missed; None without a threshold."""
+        return None if self.threshold_p90 is None else confusion(self.forecast, self.truth, self.mask, self.threshold_p90)
 
     @cached_property
     def error(self) -> np.ndarray:
@@ -55,7 +71,7 @@ class Forecasts:
 
     @property
     def targets(self) -> list[Forecasts]:
-        """One `Forecasts` for each target."""
+        """One `Forecasts` for each target; of the point forecasts alone."""
         return [
             Forecasts(
                 self.forecast[..., t : t + 1],
@@ -154,6 +170,12 @@ def probe_kpi(name: str) -> ProbeKpi:
 def cost_class(name: str) -> Literal["cheap", "dear"]:
     """Whether every candidate has the KPI, or the finalists alone."""
     return "dear" if kpi(name).span == "probe" else "cheap"
+
+
+def group_of(name: str) -> str:
+    """Under which heading a KPI is shown."""
+    member = kpi(name)
+    return str(getattr(member, "group", "accuracy" if member.span == "forecast" else "cost"))
 
 
 def percentile_ms(runtime: Runtime | None, percent: float) -> float | None:

@@ -41,8 +41,9 @@ class WindowErrors:
 
 
 def block_steps(block_h: float, cadence_s: float, windows: int) -> int:
-    """Length of a block in windows (one starts at each step): `block_h`, but at most half of the windows there are.
+    """Length of a block in windows, of which one starts every `cadence_s`: `block_h`, but at most half of the windows there are.
 
+    Where only every n-th window is scored (`score.stride`), `cadence_s` is n times that of the panel.
     With one block as long as the span every resample would be the span itself, turned.
     """
     return max(1, min(round(block_h * 3600 / cadence_s), windows // 2))

@@ -27,7 +27,7 @@ class Pairs:
         truth = read_arrays(ws.scores / "truth.npz")
         values, mask = truth[f"{span}_truth"], truth[f"{span}_mask"]
         errors = {key: WindowErrors.of(read_arrays(ws.score(key, ".npz"))[f"{span}_forecast"], values, mask) for key in keys}
-        block = block_steps(params.score.block_h, cadence_s, len(values))
+        block = block_steps(params.score.block_h, cadence_s * params.score.stride, len(values))
         return cls(errors, block=block, samples=params.score.bootstrap, seed=params.train.seed)
 
     def __call__(self, this: str, other: str) -> Interval:

@@ -1,19 +1,42 @@
 """Every KPI keeps to the contract of its family; a new file is tested the day it lands."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 
+from cellwright.conformal import LEVELS
 from cellwright.errors import UnknownName
-from cellwright.kpis._contract import Costs, Forecasts, Runtime, cost_kpis, forecast_kpis, kpi, names
+from cellwright.kpis._contract import Costs, Forecasts, Runtime, cost_kpis, forecast_kpis, group_of, kpi, names
 from cellwright.results import EnergyReading, Reading
 
 SHAPE = (4, 3, 25, 1)  # windows, horizon, sites, targets
 
 
-def forecasts(forecast: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> Forecasts:
-    return Forecasts(forecast, truth, mask, naive_mae=np.full((25, 1), 2.0), grid=(5, 5))
+def forecasts(forecast: np.ndarray, truth: np.ndarray, mask: np.ndarray, quantiles: np.ndarray | None = None) -> Forecasts:
+    """With all that any KPI looks at; `quantiles` are the forecast repeated, unless they are given."""
+    return Forecasts(
+        forecast,
+        truth,
+        mask,
+        naive_mae=np.full((25, 1), 2.0),
+        grid=(5, 5),
+        quantiles=np.repeat(forecast[..., None], len(LEVELS), axis=-1) if quantiles is None else quantiles,
+        levels=LEVELS,
+        threshold_p90=np.full((25, 1), 190.0),
+    )
+
+
+def erring(truth: np.ndarray, errors: np.ndarray, spread: float, overconfident: float) -> Forecasts:
+    """Relative errors of size `errors`, a site, up and down by turns; quantiles of deviation `spread`, errors as large or larger."""
+    up_and_down = np.where(np.arange(truth.size) % 2, 1.0, -1.0).reshape(truth.shape)
+    forecast = truth * (1 + up_and_down * errors[:, None]).astype(np.float32)
+    rank = np.random.default_rng(4).permutation(truth.size).reshape(truth.shape)
+    score = np.vectorize(NormalDist().inv_cdf)((rank + 0.5) / truth.size)  # of the truth in a distribution that is right
+    levels = np.array([NormalDist().inv_cdf(level) for level in LEVELS])
+    quantiles = truth[..., None] * (1 + spread * (levels - overconfident * score[..., None]))
+    return forecasts(forecast, truth, np.ones(truth.shape, bool), quantiles.astype(np.float32))
 
 
 @pytest.fixture
@@ -40,8 +63,9 @@ def test_a_perfect_forecast_is_ideal(name, truth):
 
 @pytest.mark.parametrize("name", names("forecast"))
 def test_a_worse_forecast_is_worse(name, truth):
-    mask = np.ones(SHAPE, bool)
-    near, far = (kpi(name).compute(forecasts(truth * share, truth, mask)) for share in (0.95, 0.5))
+    """Larger errors, less evenly spread over the sites, with wider quantiles that are surer than they should be."""
+    evenly, unevenly = np.full(25, 0.05), 0.5 * np.arange(1, 26) / 25
+    near, far = (kpi(name).compute(erring(truth, *how)) for how in ((evenly, 0.05, 1.0), (unevenly, 0.5, 3.0)))
     assert (near < far) if kpi(name).lower_is_better else (near > far)
 
 
@@ -78,6 +102,22 @@ def test_every_cost_has_a_finite_value_when_everything_was_measured():
         Costs(runtime, runtime, 10, 20, 30, 40, 5.0, 6.0, 0.0, energy, energy, 500),
     )
     assert all(value is not None and math.isfinite(value) for value in costs.values())
+
+
+def test_every_kpi_stands_under_a_heading():
+    groups = {name: group_of(name) for name in names()}
+    assert {groups[name] for name in names("forecast")} == {"accuracy", "calibration", "fairness"}
+    assert {groups[name] for name in names("cost")} == {"cost"}
+    assert (groups["mae"], groups["pit_error"], groups["gini_error"]) == ("accuracy", "calibration", "fairness")
+
+
+@pytest.mark.parametrize("name", names("forecast"))
+def test_a_forecast_without_quantiles_and_thresholds_is_still_scored(name, truth):
+    """As callers do that know of neither."""
+    plain = Forecasts(truth, truth, np.ones(SHAPE, bool), naive_mae=np.full((25, 1), 2.0), grid=(5, 5))
+    of_quantiles = {"crps", "pinball", "interval_width_80", "pit_error"} | {f"coverage_{c}_error" for c in (50, 80, 95)}
+    absent = name in of_quantiles | {"f1", "precision", "recall"}
+    assert (kpi(name).compute(plain) is None) == absent
 
 
 def test_the_two_spans_share_no_name_and_an_unknown_one_is_explained(truth):
