@@ -417,9 +417,16 @@ def assert_onnx_equals_torch(network: _contract.Network, problem: Problem) -> No
     assert np.abs(y - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize(("name", "kind"), PREFERRED)
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_onnx_equals_torch(name, kind):
     problem = problem_for(name, kind, lags=(SEASON,))
+    assert_onnx_equals_torch(build(name, problem), problem)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), PREFERRED)
+def test_onnx_equals_torch_over_a_day_of_history(name, kind):
+    problem = problem_for(name, kind, history=144)
     assert_onnx_equals_torch(build(name, problem), problem)
 
 
