@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models import _contract
 from models._contract import Inputs, Problem, State, Trial, option
 from models._layers import views
+from models._layers.decomposition import averaging
 from models._layers.frame import Context, Embed, chain, finished, mix_option
 
 
@@ -27,14 +28,6 @@ class Options(_contract.Options):
     kernel: int = option(25, "steps of the moving average; at most the history", low=1)
     residual: str = option("last", "what the forecast corrects: nothing (the paper), or the last value", choices=("none", "last"))
     mix: str = mix_option("shared")
-
-
-def averaging(history: int, kernel: int) -> Tensor:
-    """Matrix (history, history) of the centred moving average whose ends repeat the first and the last step."""
-    size = min(kernel, history)
-    offsets = torch.arange(size) - (size - 1) // 2
-    places = (torch.arange(history)[:, None] + offsets).clamp(0, history - 1)
-    return nn.functional.one_hot(places, history).sum(1) / size
 
 
 class Decomposition(nn.Module):
