@@ -132,6 +132,18 @@ class Train(Section):
     precision: Literal["auto", "32", "bf16"] = Field("auto", description="auto: bf16 mixed on a GPU that has it, else 32")
 
 
+class Halving(Section):
+    """Drop the weakest candidates early (successive halving), so that many cost little more than a few. Not under DVC."""
+
+    rungs: Annotated[int, Field(ge=0)] = Field(0, description="pauses at which the weakest are dropped; 0: all train in full")
+    eta: Annotated[float, Field(gt=1)] = Field(
+        3, description="from rung to rung the training time grows by this factor, and one network in so many goes on"
+    )
+    min_budget_s: Positive = Field(3, description="rungs with less training than this are left out, seconds of train.budget_s")
+    keep: Count = Field(3, description="networks that go on at the least")
+    windows: Count = Field(4096, description="validation windows, about, on which candidates are compared at a rung")
+
+
 class Search(Section):
     """Hyper-parameter search before training."""
 
@@ -263,6 +275,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     base: dict[str, Any] = raw or {}
     given = _parse_overrides(overrides)
     for section in DATA_SECTIONS:
+    halving: Halving = Halving()
         if section in given:
             key = next(iter(given[section]), "") if isinstance(given[section], dict) else ""
             raise ParamsError(

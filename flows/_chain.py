@@ -18,6 +18,7 @@ from cellwright.params import Params
 from cellwright.results import Registered
 from cellwright.steps.train import note_failure
 from cellwright.training import stopping
+from cellwright.training.halving import most_stages, stages
 from cellwright.training.workers import Workers
 from cellwright.workspace import Workspace
 from flows._runners import task_runner
@@ -61,6 +62,8 @@ def train_all(root: str, run: str, workers: Workers | None, warm_start: dict[str
 
     Raises:
         TrainingError: all of them failed.
+    With `halving.rungs` the weakest are dropped on the way; they count as trained.
+
     """
     ws = Workspace(Path(root), run)
     params = runs.params_of(ws)
@@ -69,17 +72,23 @@ def train_all(root: str, run: str, workers: Workers | None, warm_start: dict[str
     )
     failed: list[str] = []
     with _stopping(workers):
-        futures = {train_candidate.submit(root, run, key, workers, warm_start.get(key)): key for key in params.train.models}
-        for done, future in enumerate(as_completed(list(futures)), start=1):
-            future.wait()
-            if not future.state.is_completed():
-                failed.append(futures[future])
-                note_failure(params, ws, futures[future], _why(future.state))
-                say(f"train    {futures[future]} failed: {_why(future.state)}")
-            update_progress_artifact(progress, progress=100.0 * done / len(futures))
-    if len(failed) == len(futures):
+        for stage in stages(params, ws):
+            for dropped in stage.dropped:
+                say(f"train    {dropped.title}: {dropped.reason}")
+            futures = {
+                train_candidate.submit(root, run, key, workers, warm_start.get(key), stage.rung): key for key in stage.keys
+            }
+            for done, future in enumerate(as_completed(list(futures)), start=1):
+                future.wait()
+                if not future.state.is_completed():
+                    failed.append(futures[future])
+                    note_failure(params, ws, futures[future], _why(future.state))
+                    say(f"train    {futures[future]} failed: {_why(future.state)}")
+                share = (stage.number + done / len(futures)) / most_stages(params)
+                update_progress_artifact(progress, progress=100.0 * share)
+    if len(failed) == len(params.train.models):
         raise TrainingError(f"every candidate failed ({', '.join(failed)}); see their reasons above")
-    return len(futures) - len(failed)
+    return len(params.train.models) - len(failed)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from cellwright.results import Trained
+from cellwright.training.halving import Rung
 from cellwright.training.workers import WorkerDied, Workers
 from tasks._run import opened, say
 
@@ -32,8 +33,10 @@ async def _worker_died(task: object, task_run: object, state: object) -> bool:
     retry_condition_fn=_worker_died,
     timeout_seconds=24 * 3600,
 )
-def train_candidate(root: str, run: str, key: str, workers: Workers | None = None, warm_start: str | None = None) -> Trained:
-    """Train a candidate, or find it trained. `workers`: the processes to do it in; None: here.
+def train_candidate(
+    root: str, run: str, key: str, workers: Workers | None = None, warm_start: str | None = None, rung: Rung | None = None
+) -> Trained:
+    """Train a candidate, up to a rung if one is given, or find it trained. `workers`: the processes to do it in; None: here.
 
     Raises:
         TrainingError: it failed; candidate.json says why.
@@ -41,13 +44,13 @@ def train_candidate(root: str, run: str, key: str, workers: Workers | None = Non
     params, ws = opened(root, run)
     start = Path(warm_start) if warm_start else None
     if workers is not None:
-        trained = workers.train(params, ws, key, warm_start=start)
+        trained = workers.train(params, ws, key, warm_start=start, rung=rung)
     else:
         from cellwright.steps.train import train
         from cellwright.training.runner import bounded
 
         on_dask = params.runner.kind == "dask"  # a process of its own; elsewhere the flow has bounded it
         with bounded(params.runner.threads_per_worker) if on_dask else nullcontext():
-            trained = train(params, ws, key, warm_start=start, shared=params.runner.kind != "serial")
+            trained = train(params, ws, key, warm_start=start, rung=rung, shared=params.runner.kind != "serial")
     say(f"train    {trained.title}: {trained.status}, {trained.epochs} epochs in {trained.train_s:.1f} s. {trained.reason}")
     return trained

@@ -10,7 +10,8 @@ On the validation span, among the candidates that beat ridge:
     champion      of the best and the similar ones that with the least training energy; where the energy of any of them is not
                   known, CPU-seconds decide. The more accurate one wins a tie.
 
-If there is no ridge, or nobody beats it, the same rule applies among all candidates, and the sentence says so.
+If there is no ridge, or nobody beats it, the same rule applies among all candidates, and the sentence says so. A candidate that
+halving dropped is no choice while one is left that trained to its end: what it saved of energy it did not earn.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def _similar_to_best(
         raise ValueError("there is no candidate to choose from")
     ordered = sorted(contenders, key=lambda c: (c.mae, c.key))
     beats = _beats_reference(ordered, paired)
-    eligible = [c for c in ordered if beats[c.key]] or ordered
+    whole = [c for c in ordered if not c.dropped] or ordered
+    eligible = [c for c in whole if beats[c.key]] or whole
     return ordered, beats, _similar(eligible[0], eligible, paired, limit)
 
 

@@ -12,6 +12,7 @@ from cellwright.workspace import Workspace
 
 def contenders(ws: Workspace, scored: Sequence[Scored], validation: Pairs) -> list[Contender]:
     """One a scored candidate; accuracy from the validation span only."""
+    trained = {s.key: Trained.read(ws.candidate(s.key) / "candidate.json") for s in scored}
     return [
         Contender(
             key=s.key,
@@ -19,7 +20,8 @@ def contenders(ws: Workspace, scored: Sequence[Scored], validation: Pairs) -> li
             mae=validation.mae(s.key),
             energy_j=s.cost.get("train_energy_j"),
             energy_words=s.sources.get("train_energy_j", "measured").partition(":")[0],
-            cpu_s=Trained.read(ws.candidate(s.key) / "candidate.json").cpu_s,
+            cpu_s=trained[s.key].cpu_s,
+            dropped=trained[s.key].status == "halved",
         )
         for s in scored
     ]

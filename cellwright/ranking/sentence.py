@@ -23,6 +23,7 @@ class Contender:
     energy_j: float | None  # of training
     energy_words: str  # where that figure is from: "measured", "modelled"
     cpu_s: float  # of training
+    dropped: bool = False  # before its training ended (halving)
 
 
 def explain(

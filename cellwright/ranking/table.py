@@ -13,7 +13,7 @@ from cellwright.report.words import ABSENT, number, scale
 from cellwright.results import Leaderboard, Row
 
 MOST_KPIS = 5
-_STYLES = {"converged": "green", "closed form": "green", "budget": "yellow", "max_epochs": "yellow"}
+_STYLES = {"converged": "green", "closed form": "green", "budget": "yellow", "max_epochs": "yellow", "halved": "yellow"}
 
 
 def render(board: Leaderboard) -> RenderableType:

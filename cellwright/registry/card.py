@@ -124,6 +124,8 @@ def _limits(trained: Trained, schema: PanelSchema) -> str:
     own = [f"Trained for the {len(schema.sites)} sites of its data set: a new site needs training."]
     if trained.status == "budget":
         own.append("Training was ended by its budget, not by convergence: a longer one may be better.")
+    if trained.status == "halved":
+        own.append("Training was broken off early, for others were better by then: a longer one may be better.")
     if schema.clock == "relative":
         own.append("The data has no calendar clock: hour and weekday are counted from its first row.")
     return "\n".join(["## Limits", "", *(f"- {line}" for line in (*own, *_WHAT_LIMITS))])

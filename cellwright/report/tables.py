@@ -17,6 +17,7 @@ STATUS_WORDS = {
     "max_epochs": "epoch limit",
     "closed form": "closed form",
     "failed": "failed",
+    "halved": "dropped early",
 }
 
 
@@ -92,12 +93,15 @@ def leaderboard(record: Record, weighted: Collection[str]) -> tuple[list[Column]
 
 
 def tried(record: Record) -> list[Tried]:
-    """Failures first, then what did not earn its energy, then what its budget cut short."""
+    """Failures first, then what did not earn its energy, then what its budget cut short or halving dropped."""
     failed = [Tried(c.title, "failed", c.failure) for c in record.candidates if c.failure]
     rows = [(c, c.row) for c in record.candidates if c.row is not None]
     worse = [Tried(c.title, "does not beat ridge", _behind(record, r)) for c, r in rows if r.beats_ridge is False]
     cut = [Tried(c.title, "ended by its budget", _reason(c)) for c, r in rows if r.status == "budget"]
-    return failed + worse + cut
+    dropped = [
+        Tried(c.title, "dropped early", _reason(c)) for c, r in rows if r.status == "halved" and r.beats_ridge is not False
+    ]
+    return failed + worse + cut + dropped
 
 
 def energy(record: Record) -> list[Spent]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ from cellwright.errors import CellwrightError, TrainingError
 from cellwright.files import explained, read_json, write_json
 from cellwright.panel import Panel
 from cellwright.params import Params
-from cellwright.results import DataVersion, EnergyReading, Reading, Trained
+from cellwright.results import DataVersion, EnergyReading, Trained
+from cellwright.training.halving import PAUSED, Rung, reached
 from cellwright.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -29,15 +31,18 @@ def train(
     key: str,
     *,
     warm_start: Path | None = None,
+    rung: Rung | None = None,
     shared: bool = False,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Trained:
     """Train the candidate `key`, resume it, or return its record if it is trained already from the same inputs.
 
-    Writes candidate.json, forecaster.safetensors and history.jsonl to `ws.candidate(key)`.
+    Writes candidate.json, forecaster.safetensors and history.jsonl to `ws.candidate(key)`; where it pauses at a rung, the record
+    goes to paused.json instead, and the checkpoint stays.
 
     Args:
         warm_start: folder of a forecaster whose weights and scaler are the start.
+        rung: train up to there only; a later call goes on.
         shared: others train at the same time (for the energy reading).
         on_epoch: called with the line of history.jsonl at each epoch's end.
 
@@ -55,10 +60,10 @@ def train(
     version = data_version(ws, params.dataset)
     _check_start(warm_start)
     folder = ws.candidate(key)
-    if done := _prepared(folder, _digest(params, candidate, version, spans, warm_start)):
+    if done := _prepared(folder, _digest(params, candidate, version, spans, warm_start), rung):
         return done
     try:
-        return _train(params, ws, candidate, panel, spans, version, folder, warm_start, shared, on_epoch)
+        return _train(params, ws, candidate, panel, spans, version, folder, warm_start, rung, shared, on_epoch)
     except Exception as error:
         reason = str(error) if isinstance(error, CellwrightError) else f"{type(error).__name__}: {error}"
         _failed(_identity(candidate), version, reason).save(folder / RECORD)
@@ -85,17 +90,30 @@ def _check_start(warm_start: Path | None) -> None:
         raise TrainingError(f"cannot start from {warm_start}: there is no {FILE} in it; train without a warm start")
 
 
-def _prepared(folder: Path, digest: str) -> Trained | None:
-    """The finished record, if there is one of the same inputs; otherwise a folder that holds nothing of other inputs."""
+def _prepared(folder: Path, digest: str, rung: Rung | None) -> Trained | None:
+    """The record of the same inputs, if it is finished or has come to the rung; otherwise a folder without other inputs' files.
+
+    A failure is tried again, and one that was dropped is no end for who asks for more of it.
+    """
     same = (folder / _INPUTS).is_file() and read_json(folder / _INPUTS).get("digest") == digest
     if not same:
         _emptied(folder)
         write_json(folder / _INPUTS, {"digest": digest})
         return None
-    if not (folder / RECORD).is_file():
+    trained = Trained.read(folder / RECORD) if (folder / RECORD).is_file() else None
+    if trained is not None and trained.status not in ("failed", "halved"):
+        return trained
+    paused = _paused(folder)
+    if rung is None or paused is None or not reached(paused, rung):
+        (folder / RECORD).unlink(missing_ok=True)
         return None
-    trained = Trained.read(folder / RECORD)
-    return None if trained.status == "failed" else trained
+    if trained is not None and trained.status == "failed":
+        (folder / RECORD).unlink()
+    return paused
+
+
+def _paused(folder: Path) -> Trained | None:
+    return Trained.read(folder / PAUSED) if (folder / PAUSED).is_file() else None
 
 
 def _emptied(folder: Path) -> None:
@@ -131,6 +149,7 @@ def _train(
     version: DataVersion,
     folder: Path,
     warm_start: Path | None,
+    rung: Rung | None,
     shared: bool,
     on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> Trained:
@@ -145,12 +164,15 @@ def _train(
         candidate, trials = search(params, ws, candidate, panel, spans)
     _read(panel, candidate)
     with Meter(params.energy, shared=shared, threads=params.runner.threads_per_worker) as meter:
-        fitted = fit(candidate, panel, spans, folder=folder, warm=warm, on_epoch=on_epoch)
+        fitted = fit(candidate, panel, spans, folder=folder, warm=warm, rung=rung, on_epoch=on_epoch)
     fitted.forecaster.save(folder)
-    trained = _record(candidate, version, fitted, _whole(meter.reading, fitted), warm_start, trials)
+    trained = _record(candidate, version, fitted, _whole(_paused(folder), meter.reading, fitted), warm_start, trials)
     trained = trained.model_copy(update={"train_rows": _learnt(spans, version, warm_start)})
+    if trained.status == "halved":
+        return trained.save(folder / PAUSED)
     trained.save(folder / RECORD)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    for left in (CHECKPOINT, PAUSED):
+        (folder / left).unlink(missing_ok=True)
     return trained
 
 
@@ -189,11 +211,12 @@ def _record(
         cpu_s=fitted.cpu_s,
         peak_memory_bytes=fitted.peak_memory_bytes,
         energy=energy,
-        validation_loss=fitted.validation_loss,
+        validation_loss=fitted.validation_loss if math.isfinite(fitted.validation_loss) else None,
         warm_start=warm_start.name if warm_start else None,
         resumed=fitted.resumed,
         data=version,
         trials=trials,
+        rungs=fitted.rungs,
     )
 
 
@@ -230,29 +253,19 @@ def _identity(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _whole(reading: EnergyReading, fitted: Fitted) -> EnergyReading | None:
-    """The energy of all of training. What a killed process used was not metered: it is added by its CPU-seconds."""
-    if fitted.earlier_cpu_s == 0:
-        return reading
+def _whole(before: Trained | None, reading: EnergyReading, fitted: Fitted) -> EnergyReading | None:
+    """The energy of all of training: of what came before a pause, with it.
+
+    What a killed process used since was not metered: it is added by its CPU-seconds.
+    """
+    from cellwright.energy.stretches import added, grown
+
+    known_s = before.cpu_s if before else 0.0
+    unmetered_s = max(0.0, fitted.earlier_cpu_s - known_s)
     metered_s = fitted.cpu_s - fitted.earlier_cpu_s
-    if metered_s <= 0:
+    if unmetered_s > 0 and metered_s <= 0:
         return None
-    factor = fitted.cpu_s / metered_s
-    return reading.model_copy(
-        update={
-            "cpu": _grown(reading.cpu, factor),
-            "ram": _grown(reading.ram, factor),
-            "gpu": _grown(reading.gpu, factor),
-            "duration_s": fitted.train_s,
-            "cpu_s": reading.cpu_s * factor,
-            "co2_g": None if reading.co2_g is None else reading.co2_g * factor,
-            "meter": f"{reading.meter}; resumed {fitted.resumed} times, earlier stretches by their CPU-seconds",
-        }
-    )
-
-
-def _grown(part: Reading, factor: float) -> Reading:
-    """Grown by an estimate, hence never better than modelled."""
-    if part.energy_j is None:
-        return part
-    return Reading(energy_j=part.energy_j * factor, source="modelled" if part.source == "measured" else part.source)
+    if unmetered_s > 0:
+        words = f"resumed {fitted.resumed} times, earlier stretches by their CPU-seconds"
+        reading = grown(reading, 1 + unmetered_s / metered_s, words)
+    return added(before.energy, reading) if before and before.energy else reading

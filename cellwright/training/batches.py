@@ -68,20 +68,32 @@ class Pool:
 
 
 class Drawn:
-    """The training batches: an iterable that shuffles anew for each epoch, by (seed, epoch) alone."""
+    """The training batches: an iterable that shuffles anew for each epoch, by (seed, epoch) alone.
 
-    def __init__(self, pool: Pool, *, batch: int, windows_per_epoch: int | None, seed: int, epoch: Callable[[], int]) -> None:
-        self.pool, self.seed, self.epoch = pool, seed, epoch
+    `done`: batches of the epoch that were trained on before a pause; they are left out.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        batch: int,
+        windows_per_epoch: int | None,
+        seed: int,
+        epoch: Callable[[], int],
+        done: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.pool, self.seed, self.epoch, self.done = pool, seed, epoch, done
         self.batch = pool.count(batch)
         self.draws = len(pool) if windows_per_epoch is None else min(len(pool), pool.count(windows_per_epoch))
 
     def __len__(self) -> int:
-        return math.ceil(self.draws / self.batch)
+        return math.ceil(self.draws / self.batch) - self.done()
 
     def __iter__(self) -> Iterator[Loaded]:
         rng = np.random.default_rng(derived_seed(self.seed, 1, self.epoch()))
         order = rng.permutation(len(self.pool)) if self.draws == len(self.pool) else self._some(rng)
-        for first in range(0, self.draws, self.batch):
+        for first in range(self.done() * self.batch, self.draws, self.batch):
             yield self.pool.load(order[first : first + self.batch])
 
     def _some(self, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Checkpoints of a training in progress: written whole at each epoch's end, so that a killed training goes on from there."""
+"""Checkpoints of a training in progress, so that a killed training goes on from there, and a paused one is continued.
+
+Each is written whole: at each epoch's end, and where a training pauses (`halving`), which may be within an epoch.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ class Progress:
 
     epoch: int = 0  # epochs that ended
     step: int = 0
+    batch: int = 0  # batches of the epoch under way that are done; 0 between epochs
     best: float = float("inf")  # validation loss
     stale: int = 0  # epochs since the best one
     since_cut: int = 0  # epochs without a better loss since the learning rate was last halved
@@ -32,16 +36,18 @@ class Progress:
     resumed: int = 0
     ended: str = ""  # "", or the status that ended it
     records: list[dict[str, float]] = field(default_factory=list)
+    rungs: list[dict[str, float]] = field(default_factory=list)  # a line a pause: see rung.Figure
 
 
 @dataclass
 class Checkpoint:
-    """Everything that an uninterrupted run would carry from one epoch to the next."""
+    """Everything that an uninterrupted run would carry from one epoch, or one batch, to the next."""
 
     progress: Progress
     weights: Weights
     best_weights: Weights
     optimizer: dict[str, Any]
+    midway: dict[str, Tensor] = field(default_factory=dict)  # within an epoch: its sum of losses, and the random states
 
     def save(self, path: Path) -> None:
         """Write whole or not at all.

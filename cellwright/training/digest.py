@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 _HOUSE = Path(__file__).parent.parent
 _OURS = ("forecaster.py", "data/calendar.py", "data/scaler.py", "data/split.py", "data/windows.py", "training")
+
+_parsing = threading.Lock()  # CPython 3.11 miscounts its recursion when two threads build a tree at once, and gives up
 
 
 def of(content: Any) -> str:
@@ -48,7 +51,9 @@ def _closure(model: Path) -> set[Path]:
 
 def _imports(path: Path) -> Iterator[str]:
     """Dotted names below `models` that a file imports, whether a module or a name in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    with _parsing:
+        tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "models":
             yield str(node.module)
             yield from (f"{node.module}.{alias.name}" for alias in node.names)

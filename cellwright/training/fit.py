@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -53,7 +52,7 @@ class Fitted:
     cpu_s: float
     earlier_cpu_s: float  # of it, in processes that were killed before
     peak_memory_bytes: int | None  # see memory.peak_bytes
-    validation_loss: float | None  # None: paused before the first epoch's end
+    validation_loss: float  # infinite: it paused before the first epoch's end
     resumed: int
     rungs: tuple[RungFigure, ...] = ()
 
@@ -191,7 +190,7 @@ def _fit_gradient(
         cpu_s=p.cpu_s,
         earlier_cpu_s=earlier_cpu_s,
         peak_memory_bytes=p.peak_bytes,
-        validation_loss=p.best if math.isfinite(p.best) else None,
+        validation_loss=p.best,
         resumed=p.resumed,
         rungs=tuple(RungFigure(rung=int(r["rung"]), after_s=r["after_s"], validation_mae=r["mae"]) for r in p.rungs),
     )

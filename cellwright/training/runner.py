@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from typing import Any
 from cellwright.errors import CellwrightError
 from cellwright.params import Params, Runner, check
 from cellwright.results import Failure, Trained
+from cellwright.training.halving import Rung, stages
 from cellwright.workspace import Workspace
 
 
@@ -48,20 +49,31 @@ def workers_of(runner: Runner) -> int:
 def train_all(params: Params, ws: Workspace) -> Outcome:
     """Train every entry of `train.models` on the runner that `params.runner` names. One that fails stops no other.
 
+    With `halving.rungs` the weakest are dropped on the way: their records say so.
+
     Raises:
         WrongUse: `train.models` names what there is not; nothing was started.
     """
     _checked(params, ws)
-    run = {"serial": _serial, "threads": _threads, "processes": _processes, "dask": _dask}[params.runner.kind]
-    results = run(params, ws)
+    ready = {"serial": _serial, "threads": _threads, "processes": _processes, "dask": _dask}[params.runner.kind]
+    results: _Results = {}
+    with ready(params, ws) as train:
+        for stage in stages(params, ws):
+            results |= train(stage.keys, stage.rung)
     ordered = [results[key] for key in params.train.models]
     return Outcome(
-        trained=[r for r in ordered if isinstance(r, Trained)],
+        trained=[_final(ws, r) for r in ordered if isinstance(r, Trained)],
         failures=[r for r in ordered if isinstance(r, Failure)],
     )
 
 
 _Results = dict[str, Trained | Failure]
+_Train = Callable[[Sequence[str], Rung | None], _Results]  # some candidates, up to a rung
+
+
+def _final(ws: Workspace, trained: Trained) -> Trained:
+    """Of one that was dropped, the record that says so."""
+    return Trained.read(ws.candidate(trained.key) / "candidate.json") if trained.status == "halved" else trained
 
 
 def _checked(params: Params, ws: Workspace) -> None:
@@ -82,41 +94,50 @@ def _outcome(key: str, work: Callable[[], Trained]) -> Trained | Failure:
         return Failure(key=key, reason=f"{type(error).__name__}: {error}")
 
 
-def _train(params: Params, ws: Workspace, key: str, shared: bool) -> Trained:
+def _train(params: Params, ws: Workspace, key: str, rung: Rung | None, shared: bool) -> Trained:
     from cellwright.steps.train import train
 
-    return train(params, ws, key, shared=shared)
+    return train(params, ws, key, rung=rung, shared=shared)
 
 
-def _serial(params: Params, ws: Workspace) -> _Results:
+@contextmanager
+def _serial(params: Params, ws: Workspace) -> Iterator[_Train]:
     with bounded(params.runner.threads_per_worker):
-        return {key: _outcome(key, partial(_train, params, ws, key, shared=False)) for key in params.train.models}
+        yield lambda keys, rung: {key: _outcome(key, partial(_train, params, ws, key, rung, shared=False)) for key in keys}
 
 
-def _side_by_side(params: Params, work: Callable[[str], Trained]) -> _Results:
+def _side_by_side(params: Params, keys: Sequence[str], work: Callable[[str], Trained]) -> _Results:
     with ThreadPoolExecutor(workers_of(params.runner)) as pool:
-        jobs = {pool.submit(work, key): key for key in params.train.models}
+        jobs = {pool.submit(work, key): key for key in keys}
         return {jobs[job]: _outcome(jobs[job], job.result) for job in as_completed(jobs)}
 
 
-def _threads(params: Params, ws: Workspace) -> _Results:
+@contextmanager
+def _threads(params: Params, ws: Workspace) -> Iterator[_Train]:
     shared = workers_of(params.runner) > 1
     with bounded(params.runner.threads_per_worker):
-        return _side_by_side(params, lambda key: _train(params, ws, key, shared))
+        yield lambda keys, rung: _side_by_side(params, keys, lambda key: _train(params, ws, key, rung, shared))
 
 
-def _processes(params: Params, ws: Workspace) -> _Results:
+@contextmanager
+def _processes(params: Params, ws: Workspace) -> Iterator[_Train]:
     from cellwright.training.workers import Workers
 
     with Workers(workers_of(params.runner), params.runner.threads_per_worker) as workers:
-        return _side_by_side(params, lambda key: workers.train(params, ws, key))
+        yield lambda keys, rung: _side_by_side(params, keys, lambda key: workers.train(params, ws, key, rung=rung))
 
 
-def _dask(params: Params, ws: Workspace) -> _Results:
+@contextmanager
+def _dask(params: Params, ws: Workspace) -> Iterator[_Train]:
     plain, shared = params.model_dump(mode="json", by_alias=True), workers_of(params.runner) > 1
+
     with _dask_client(params.runner) as client:
-        jobs = {key: client.submit(_train_there, plain, ws, key, shared, pure=False) for key in params.train.models}
-        return {key: _outcome(key, job.result) for key, job in jobs.items()}
+
+        def train(keys: Sequence[str], rung: Rung | None) -> _Results:
+            jobs = {key: client.submit(_train_there, plain, ws, key, rung, shared, pure=False) for key in keys}
+            return {key: _outcome(key, job.result) for key, job in jobs.items()}
+
+        yield train
 
 
 @contextmanager
@@ -132,7 +153,7 @@ def _dask_client(runner: Runner) -> Iterator[Any]:
         yield client
 
 
-def _train_there(plain: dict[str, Any], ws: Workspace, key: str, shared: bool) -> Trained:
+def _train_there(plain: dict[str, Any], ws: Workspace, key: str, rung: Rung | None, shared: bool) -> Trained:
     params = check(plain, "run")
     with bounded(params.runner.threads_per_worker):
-        return _train(params, ws, key, shared)
+        return _train(params, ws, key, rung, shared)

@@ -7,21 +7,24 @@ import os
 import queue
 import signal
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import TimeoutError as Waiting
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from cellwright.errors import TrainingError
 from cellwright.params import Params, check
 from cellwright.processes import die_with_parent, keep_memory
 from cellwright.results import Trained
+from cellwright.training.halving import Rung
 from cellwright.training.stopping import Stopped
 from cellwright.workspace import Workspace
 
 _LOOK_S = 0.2
+T = TypeVar("T")
 
 
 class WorkerDied(TrainingError):
@@ -54,17 +57,29 @@ class Workers:
         for worker in list(self._all):
             _kill(worker)
 
-    def train(self, params: Params, ws: Workspace, key: str, *, warm_start: Path | None = None) -> Trained:
-        """Train a candidate in the next free process.
+    def train(
+        self, params: Params, ws: Workspace, key: str, *, warm_start: Path | None = None, rung: Rung | None = None
+    ) -> Trained:
+        """Train a candidate in the next free process, up to a rung if one is given.
 
         Raises:
             TrainingError: it failed.
             WorkerDied: its process was killed; what it had learnt is in its last checkpoint.
         """
+        plain = params.model_dump(mode="json", by_alias=True)
+        return self.run(f"trained {key}", _train, plain, ws, key, warm_start, rung, self.count > 1)
+
+    def run(self, what: str, work: Callable[..., T], *arguments: Any) -> T:
+        """`work(*arguments)` in the next free process; `what` it does there ("trained lstm") is told if it is killed.
+
+        Raises:
+            WorkerDied: its process was killed.
+            Exception: whatever `work` raises.
+        """
         worker, job = self._free.get(), None
         try:
             self._go_on()
-            job = worker.submit(_train, params.model_dump(mode="json", by_alias=True), ws, key, warm_start, self.count > 1)
+            job = worker.submit(work, *arguments)
             while True:  # in short waits: a waiting thread can be interrupted only between them
                 try:
                     return job.result(timeout=_LOOK_S)
@@ -73,7 +88,7 @@ class Workers:
         except BrokenProcessPool:
             worker = self._replaced(worker)
             raise WorkerDied(
-                f"the process that trained {key} was killed, perhaps for want of memory; "
+                f"the process that {what} was killed, perhaps for want of memory; "
                 "run again to resume from its last checkpoint, with fewer runner.workers if memory is short"
             ) from None
         except BaseException:
@@ -117,10 +132,12 @@ def _begin(parent: int, threads: int) -> None:
     sys.stdin.close()
 
 
-def _train(params: dict[str, object], ws: Workspace, key: str, warm_start: Path | None, shared: bool) -> Trained:
+def _train(
+    params: dict[str, object], ws: Workspace, key: str, warm_start: Path | None, rung: Rung | None, shared: bool
+) -> Trained:
     from cellwright.steps.train import train
 
-    return train(check(params, "run"), ws, key, warm_start=warm_start, shared=shared)
+    return train(check(params, "run"), ws, key, warm_start=warm_start, rung=rung, shared=shared)
 
 
 def _kill(worker: ProcessPoolExecutor) -> None:

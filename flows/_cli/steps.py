@@ -52,6 +52,8 @@ def _train(params: Params, ws: Workspace, model: str | None) -> None:
     from cellwright.training.runner import bounded
 
     _remember(params, ws)
+    if params.halving.rungs:
+        typer.echo(f"halving.rungs is {params.halving.rungs}: a step by itself compares nobody, so all train in full")
     for key in [model] if model else params.train.models:
         with bounded(params.runner.threads_per_worker):
             try:
