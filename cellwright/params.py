@@ -245,6 +245,7 @@ class Params(Section):
     problem: ProblemParams = ProblemParams()
     split: Split = Split()
     train: Train = Train()
+    halving: Halving = Halving()
     search: Search = Search()
     runner: Runner = Runner()
     score: Score = Score()
@@ -275,7 +276,6 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     base: dict[str, Any] = raw or {}
     given = _parse_overrides(overrides)
     for section in DATA_SECTIONS:
-    halving: Halving = Halving()
         if section in given:
             key = next(iter(given[section]), "") if isinstance(given[section], dict) else ""
             raise ParamsError(
