@@ -60,10 +60,10 @@ def compute(
 def train_all(root: str, run: str, workers: Workers | None, warm_start: dict[str, str]) -> int:
     """Train all candidates of a run side by side; one that fails is listed and stops nobody. Returns how many were trained.
 
-    Raises:
-        TrainingError: all of them failed.
     With `halving.rungs` the weakest are dropped on the way; they count as trained.
 
+    Raises:
+        TrainingError: all of them failed.
     """
     ws = Workspace(Path(root), run)
     params = runs.params_of(ws)
