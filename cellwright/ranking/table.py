@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -9,16 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from cellwright.ranking.sentence import figure
-from cellwright.report.words import ABSENT, number, scale
+from cellwright.report.words import ABSENT, columns, every_nth, number, scale
 from cellwright.results import Leaderboard, Row
 
 MOST_KPIS = 5
 _STYLES = {"converged": "green", "closed form": "green", "budget": "yellow", "max_epochs": "yellow", "halved": "yellow"}
 
 
-def render(board: Leaderboard) -> RenderableType:
-    """Leaderboard, champion with its reason, noise floor, energy, and what failed."""
-    parts: list[RenderableType] = [Text(_headline(board), style="bold"), _table(board), _legend(board), Text()]
+def render(board: Leaderboard, *, everything: bool = False) -> RenderableType:
+    """Leaderboard, champion with its reason, noise floor, energy, and what failed; with `everything` also all other KPIs."""
+    parts: list[RenderableType] = [Text(_headline(board), style="bold"), _table(board, main_kpis(board)), _legend(board), Text()]
+    parts += _by_group(board) if everything else []
     parts.append(Text.assemble(("champion  ", "bold green"), board.choice.sentence))
     parts.append(Text.assemble(("energy    ", "bold"), _energy(board)))
     parts += [Text.assemble((f"failed    {f.key}: ", "bold red"), f.reason) for f in board.failures]
@@ -28,33 +31,60 @@ def render(board: Leaderboard) -> RenderableType:
 def _headline(board: Leaderboard) -> str:
     return (
         f"{board.data.dataset}: {board.data.sites:,} sites, {board.history} steps in, {board.horizon} out, "
-        f"{', '.join(board.targets)}; errors over {board.test_windows:,} test windows"
+        f"{', '.join(board.targets)}; errors over {board.test_windows:,} test windows{every_nth(board.stride)}"
     )
 
 
-def _table(board: Leaderboard) -> Table:
-    kpis = _kpis(board)
+def _by_group(board: Leaderboard) -> Iterator[RenderableType]:
+    """What the main table leaves out, under the headings of the KPIs' groups, a few columns at a time."""
+    present, main = columns(board), main_kpis(board)
+    for group in dict.fromkeys(board.kpi_groups.get(name, "") for name in present):
+        kpis = [name for name in present if board.kpi_groups.get(name, "") == group and name not in main]
+        for first in range(0, len(kpis), MOST_KPIS):
+            yield Text(f"{group}{', continued' if first else ''}", style="bold")
+            yield _table(board, kpis[first : first + MOST_KPIS], alone=False)
+        if group == "calibration" and any(row.coverage for row in board.rows):
+            yield _coverage(board)
+
+
+def _coverage(board: Leaderboard) -> Table:
+    """Observed coverage of each nominal one: the errors above do not say to which side."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    nominal = next(list(row.coverage) for row in board.rows if row.coverage)
+    table.add_column("model", no_wrap=True)
+    for share in nominal:
+        table.add_column(f"observed in the\n{float(share):.0%} interval", justify="right")
+    for row in board.rows:
+        table.add_row(_name(board, row), *(f"{row.coverage[s]:.1%}" if s in row.coverage else ABSENT for s in nominal))
+    return table
+
+
+def _table(board: Leaderboard, kpis: list[str], *, alone: bool = True) -> Table:
+    """Ranks, models and `kpis`; `alone`: with score and status too."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("model", no_wrap=True)
-    table.add_column("score", justify="right", no_wrap=True)
+    if alone:
+        table.add_column("score", justify="right", no_wrap=True)
     scales = {name: scale([row.kpis.get(name) for row in board.rows], board.kpi_units[name]) for name in kpis}
     for name in kpis:
         unit = scales[name][1]
         table.add_column(f"{board.kpi_titles[name]}\n{unit}", justify="right")
-    table.add_column("trained", no_wrap=True)
+    if alone:
+        table.add_column("trained", no_wrap=True)
     best = {name: _best(board, name) for name in kpis}
     for row in board.rows:
         cells = [_cell(row.kpis.get(name), scales[name][0], best[name]) for name in kpis]
-        table.add_row(str(row.rank), _name(board, row), f"{row.score:.2f}", *cells, _status(row), style=_row_style(board, row))
-    if board.noise_floor:
+        ends = ([f"{row.score:.2f}"], [_status(row)]) if alone else ([], [])
+        table.add_row(str(row.rank), _name(board, row), *ends[0], *cells, *ends[1], style=_row_style(board, row))
+    if board.noise_floor and alone:
         _add_noise_floor(table, board, kpis)
     return table
 
 
-def _kpis(board: Leaderboard) -> list[str]:
+def main_kpis(board: Leaderboard) -> list[str]:
     """The first KPIs that any candidate has: those with a weight come first."""
-    return [name for name in board.kpi_titles if any(row.kpis.get(name) is not None for row in board.rows)][:MOST_KPIS]
+    return columns(board)[:MOST_KPIS]
 
 
 def _best(board: Leaderboard, name: str) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cellwright.panel import PanelSchema
-from cellwright.report.words import escaped, exact, number, quantity
+from cellwright.report.words import escaped, every_nth, exact, number, quantity
 from cellwright.results import EnergyReading, Interval, Leaderboard, Scored, Trained
 
 _WHAT_LIMITS = (
@@ -51,9 +51,8 @@ def _kpis(scored: Scored, board: Leaderboard) -> str:
             values = ["" if v is None and kpi in scored.cost else quantity(v, unit) for v in spans]
             lines.append(f"| {' | '.join(map(escaped, [title, *values, scored.sources.get(kpi, 'measured')]))} |")
     steps = ", ".join(number(value) for value in scored.mae_by_step)
-    return "\n".join(
-        [*lines, "", f"MAE by step ahead, in {escaped(board.unit)}: {steps}; over {board.test_windows} test windows."]
-    )
+    windows = f"{board.test_windows} test windows{every_nth(board.stride)}"
+    return "\n".join([*lines, "", f"MAE by step ahead, in {escaped(board.unit)}: {steps}; over {windows}."])
 
 
 def _comparison(trained: Trained, scored: Scored, board: Leaderboard) -> str:
@@ -75,7 +74,7 @@ def _compared(pair: Interval, board: Leaderboard) -> str:
     tie = ", a tie" if pair.tie else ""
     return (
         f"{escaped(pair.other)}: {number(pair.difference)} {escaped(board.unit)} [{number(pair.low)}, {number(pair.high)}]{tie} "
-        f"(blocks of {pair.block_steps} steps)"
+        f"(blocks of {pair.block_steps} windows)"
     )
 
 

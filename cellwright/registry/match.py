@@ -52,7 +52,7 @@ def _span(
     target, mask = truth[f"{span}_truth"], truth[f"{span}_mask"]
     theirs = WindowErrors.of(forecast_panel(champion, windows, origins), target, mask)
     mine = WindowErrors.of(forecast, target, mask)
-    block = block_steps(params.score.block_h, record.schema.cadence_s, len(origins))
+    block = block_steps(params.score.block_h, record.schema.cadence_s * record.board.stride, len(origins))
     rng = np.random.default_rng([params.train.seed, len(origins)])
     name = f"version {version}"
     return paired(mine, theirs, name=name, block=block, samples=params.score.bootstrap, rng=rng), theirs.mae

@@ -51,7 +51,7 @@ def picture(ws: Workspace, record: Record) -> Picture:
     lines["truth"] = np.where(truth["test_mask"], truth["test_truth"], np.float32(np.nan))
     sites = _chosen_sites(np.abs(lines[keys[0]] - lines["truth"]))
     steps = sorted({1, record.board.horizon})
-    shown = _with_gaps(truth["test_origins"])
+    shown = _with_gaps(truth["test_origins"], record.board.stride)
     rows = truth["test_origins"][shown]
     clock = {str(step): _clock(record, truth["times_ms"][rows + step - 1]) for step in steps}
     content = {
@@ -80,10 +80,13 @@ def arrays(ws: Workspace, key: str, names: tuple[str, ...]) -> dict[str, np.ndar
         ) from error
 
 
-def _with_gaps(origins: np.ndarray) -> np.ndarray:
-    """Positions of the newest windows, up to a week of 10 minutes; where rows are missing between two, the first is named twice."""
+def _with_gaps(origins: np.ndarray, stride: int) -> np.ndarray:
+    """Positions of the newest windows, up to a week of 10 minutes; where rows are missing between two, the first is named twice.
+
+    `stride`: rows from one window to the next, where none are missing.
+    """
     last = np.arange(max(0, len(origins) - MOST_POINTS), len(origins))
-    before_gap = np.flatnonzero(np.diff(origins[last]) > 1)
+    before_gap = np.flatnonzero(np.diff(origins[last]) > stride)
     return np.insert(last, before_gap + 1, last[before_gap])
 
 

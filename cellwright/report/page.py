@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from cellwright.params import Params
-from cellwright.report import tables
+from cellwright.report import scorecard, tables
+from cellwright.report.chart_calibration import coverage_table, pit_histogram, reliability
 from cellwright.report.chart_differences import differences
 from cellwright.report.chart_energy import ENERGY, accuracy_against_energy
+from cellwright.report.chart_importance import importance
 from cellwright.report.chart_lines import error_by_step, is_far, training_curves
 from cellwright.report.chart_sites import error_by_site
 from cellwright.report.forecasts import Picture
 from cellwright.report.palette import CHAMPION, INK, RIDGE, looks
 from cellwright.report.record import Record
 from cellwright.report.style import figure
-from cellwright.report.words import exact, number, quantity
+from cellwright.report.words import every_nth, exact, number, quantity
 from cellwright.runs import code_digest
 from cellwright.workspace import Workspace
 
@@ -46,9 +48,12 @@ def page(params: Params, ws: Workspace, record: Record, picture: Picture, commit
         facts=_facts(record),
         columns=columns,
         lines=lines,
+        groups=tables.hidden_groups(columns),
+        coverage=coverage_table(record),
         far=[c.title for c in record.candidates if is_far(record, c)],
         tried=tables.tried(record),
         energy=tables.energy(record),
+        scorecard=scorecard.table(record.card, record) if record.card is not None and record.card.finalists else None,
         charts=_charts(params, ws, record, picture),
         picture=picture,
         params=json.dumps(params.model_dump(mode="json", by_alias=True), indent=2),
@@ -68,7 +73,10 @@ def _charts(params: Params, ws: Workspace, record: Record, picture: Picture) -> 
         "energy": accuracy_against_energy(record, colours),
         "steps": error_by_step(record, colours),
         "curves": training_curves(record, colours),
+        "reliability": reliability(record, colours),
+        "pit": pit_histogram(record),
         "differences": differences(params, ws, record),
+        "importance": importance(record.card, colours) if record.card is not None else {},
         "sites": [{"label": label, "figure": chart} for label, chart in error_by_site(record)],
         "forecasts": {
             **asdict(picture),
@@ -104,7 +112,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("cadence", exact(schema.cadence_s, "s")),
         ("history → horizon", f"{board.history} → {board.horizon} steps"),
         ("data", f"{_day(board.data.first)} to {_day(board.data.last)}"),
-        ("test windows", f"{board.test_windows:,}"),
+        ("test windows", f"{board.test_windows:,}{every_nth(board.stride)}"),
     ]
 
 

@@ -7,7 +7,8 @@
   const text = (value) => String(value).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const draw = (name, figure) => Plotly.react(place(name), figure.data, figure.layout, config);
 
-  for (const name of ["energy", "steps", "curves", "differences"]) if (charts[name]) draw(name, charts[name]);
+  for (const name of ["energy", "steps", "curves", "differences", "reliability", "pit"]) if (charts[name]) draw(name, charts[name]);
+  for (const [name, [, figure]] of Object.entries(charts.importance)) draw(name, figure);
 
   const drawSites = () => {
     if (charts.sites.length) draw("sites", charts.sites[picked("layer", 0)].figure);
@@ -52,9 +53,11 @@
   for (const select of document.querySelectorAll("[data-pick]")) {
     select.addEventListener("change", select.dataset.pick === "layer" ? drawSites : drawForecasts);
   }
-  document.querySelector("[data-toggle=all]")?.addEventListener("change", (event) => {
-    document.querySelector("table.board").classList.toggle("all", event.target.checked);
-  });
+  for (const box of document.querySelectorAll("[data-toggle]")) {
+    box.addEventListener("change", () => {
+      for (const cell of document.querySelectorAll(`table.board [data-group="${box.dataset.toggle}"]`)) cell.classList.toggle("shown", box.checked);
+    });
+  }
   drawSites();
   drawForecasts();
 })();

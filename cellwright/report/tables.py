@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,8 @@ STATUS_WORDS = {
     "budget": "budget ended it",
     "max_epochs": "epoch limit",
     "closed form": "closed form",
-    "failed": "failed",
     "halved": "dropped early",
+    "failed": "failed",
 }
 
 
@@ -32,6 +33,7 @@ class Column:
     better: str  # "lower" or "higher"
     best: float | None
     main: bool  # shown at once; the others when they are asked for
+    group: str  # "accuracy", "calibration", "fairness", "cost"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Cell:
     sort: str
     best: bool = False
     main: bool = True
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,11 @@ def leaderboard(record: Record, weighted: Collection[str]) -> tuple[list[Column]
     return heads, [_line(record, c, c.row, heads) for c in record.candidates if c.row is not None]
 
 
+def hidden_groups(heads: Sequence[Column]) -> dict[str, int]:
+    """Groups that have columns which are not shown at once, and how many."""
+    return dict(Counter(head.group for head in heads if not head.main))
+
+
 def tried(record: Record) -> list[Tried]:
     """Failures first, then what did not earn its energy, then what its budget cut short or halving dropped."""
     failed = [Tried(c.title, "failed", c.failure) for c in record.candidates if c.failure]
@@ -131,7 +139,8 @@ def _column(board: Leaderboard, kpi: str, main: bool) -> Column:
     values = [row.kpis.get(kpi) for row in board.rows]
     lower = board.kpi_lower_is_better.get(kpi, True)
     factor, unit = scale(values, board.kpi_units.get(kpi, ""))
-    return Column(kpi, board.kpi_titles[kpi], unit, factor, "lower" if lower else "higher", _best(values, lower), main)
+    better, group = "lower" if lower else "higher", board.kpi_groups.get(kpi, "other")
+    return Column(kpi, board.kpi_titles[kpi], unit, factor, better, _best(values, lower), main, group)
 
 
 def _line(record: Record, candidate: Candidate, row: Row, heads: Sequence[Column]) -> Line:
@@ -154,8 +163,8 @@ def _line(record: Record, candidate: Candidate, row: Row, heads: Sequence[Column
 
 def _cell(value: float | None, column: Column) -> Cell:
     if value is None:
-        return Cell(ABSENT, "", main=column.main)
-    return Cell(number(value / column.factor), repr(float(value)), value == column.best, column.main)
+        return Cell(ABSENT, "", main=column.main, group=column.group)
+    return Cell(number(value / column.factor), repr(float(value)), value == column.best, column.main, column.group)
 
 
 def _best(values: list[float | None], lower: bool) -> float | None:

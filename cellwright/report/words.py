@@ -55,6 +55,11 @@ def exact(value: float, unit: str) -> str:
     return f"{value / factor:g} {name}".strip()
 
 
+def every_nth(stride: int) -> str:
+    """What is to be said of windows that were left out; nothing where all were scored."""
+    return "" if stride == 1 else f", one in {stride}"
+
+
 def columns(board: Leaderboard) -> list[str]:
     """KPIs that any row has, in the leaderboard's own order."""
     return [kpi for kpi in board.kpi_titles if any(row.kpis.get(kpi) is not None for row in board.rows)]

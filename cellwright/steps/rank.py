@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from cellwright.errors import TrainingError, UnknownName
-from cellwright.kpis._contract import kpi, names
+from cellwright.kpis._contract import group_of, kpi, names
 from cellwright.kpis._spans import read_arrays
 from cellwright.panel import Panel, PanelSchema
 from cellwright.params import Params
@@ -22,6 +22,9 @@ from cellwright.ranking.pareto import front
 from cellwright.ranking.sentence import Contender
 from cellwright.results import Failure, Leaderboard, Row, Scored, Source, Trained
 from cellwright.workspace import Workspace
+
+_GROUPS = ("accuracy", "calibration", "fairness", "cost")
+_USUAL = ("mae", "rmse", "r2", "ssim", "mase", "smape")  # the accuracy KPIs that everybody knows, before the others
 
 
 def rank(params: Params, ws: Workspace) -> Leaderboard:
@@ -92,9 +95,14 @@ def _rows(params: Params, scored: Sequence[Scored], rivals: Sequence[Contender],
             similar_to_champion=scored[i].key in (verdict.choice.key, *verdict.choice.similar),
             kpis={**scored[i].test, **scored[i].cost},
             validation_mae=scored[i].validation["mae"],
+            coverage=_coverage(scored[i]),
         )
         for number, i in enumerate(order, 1)
     ]
+
+
+def _coverage(scored: Scored) -> dict[str, float]:
+    return {} if scored.test_calibration is None else scored.test_calibration.coverage
 
 
 def _accuracy_and_energy(rivals: Sequence[Contender]) -> np.ndarray:
@@ -136,14 +144,18 @@ def _board(
         total_energy_j=energy_j,
         energy_source=source,
         total_s=sum(t.train_s for t in trained.values()),
+        stride=params.score.stride,
+        kpi_groups={name: group_of(name) for name in shown},
     )
 
 
 def _columns(params: Params) -> list[str]:
-    """KPIs in the order they are shown: those with a weight, heaviest first, then accuracy, then costs."""
+    """KPIs in the order they are shown: those with a weight, heaviest first, then group by group."""
     weights = params.rank.weights
     weighted = sorted((name for name in weights if weights[name] > 0), key=lambda name: -weights[name])
-    return list(dict.fromkeys([*weighted, *names("forecast"), *names("cost")]))
+    cheap = [*names("forecast"), *names("cost")]
+    grouped = [name for group in _GROUPS for name in cheap if group_of(name) == group]
+    return list(dict.fromkeys([*weighted, *_USUAL, *grouped]))
 
 
 def _unit(schema: PanelSchema, trained: Trained) -> str:

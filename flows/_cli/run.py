@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cellwright.workspace import Workspace
 
 DATA_STEPS = ("ingest", "normalise", "validate")
-STEPS = (*DATA_STEPS, "train", "score", "rank", "report", "register", "publish")
+STEPS = (*DATA_STEPS, "train", "score", "rank", "scorecard", "report", "register", "publish")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -70,7 +70,11 @@ def step(
     perform(name, params, ws, model)
 
 
-def leaderboard(run: Run = None, as_json: Json = False) -> None:
+def leaderboard(
+    run: Run = None,
+    everything: Annotated[bool, typer.Option("--all", help="All KPIs: accuracy, calibration, fairness, cost.")] = False,
+    as_json: Json = False,
+) -> None:
     """Show the leaderboard of a run and why its champion won."""
     from cellwright import runs
 
@@ -81,7 +85,7 @@ def leaderboard(run: Run = None, as_json: Json = False) -> None:
     from cellwright.ranking.table import render
     from cellwright.results import Leaderboard
 
-    show(render(Leaderboard.read(ws.leaderboard)), False)
+    show(render(Leaderboard.read(ws.leaderboard), everything=everything), False)
 
 
 def gc(

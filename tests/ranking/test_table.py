@@ -52,9 +52,9 @@ def board(**changes) -> Leaderboard:
     return base.model_copy(update=changes)
 
 
-def shown(leaderboard: Leaderboard, width: int = 100) -> list[str]:
+def shown(leaderboard: Leaderboard, width: int = 100, *, everything: bool = False) -> list[str]:
     out = io.StringIO()
-    Console(file=out, width=width).print(render(leaderboard))
+    Console(file=out, width=width).print(render(leaderboard, everything=everything))
     return out.getvalue().splitlines()
 
 
@@ -89,3 +89,29 @@ def test_energy_that_is_not_known_is_said_not_shown_as_zero():
 @pytest.mark.parametrize("floor", [None, {"another": 1.0}])
 def test_without_a_noise_floor_there_is_no_such_row(floor):
     assert not any("noise floor" in line for line in shown(board(noise_floor=floor)))
+
+
+def test_all_kpis_stand_under_their_groups_when_they_are_asked_for():
+    more = {"crps": ("CRPS", "accuracy"), "pit_error": ("PIT error", "calibration"), "train_s": ("Training time", "cost")}
+    rows = [
+        r.model_copy(update={"kpis": {**r.kpis, **dict.fromkeys(more, 0.125)}, "coverage": {"0.5": 0.51, "0.95": 0.938}})
+        for r in board().rows
+    ]
+    full = board(
+        rows=rows,
+        kpi_titles=TITLES | {k: title for k, (title, _) in more.items()},
+        kpi_units=UNITS | dict.fromkeys(more, "1"),
+        kpi_lower_is_better=dict.fromkeys([*TITLES, *more], True),
+        kpi_groups=dict.fromkeys(TITLES, "accuracy") | {k: group for k, (_, group) in more.items()},
+    )
+    brief, lines = shown(full), shown(full, everything=True)
+    assert not any("PIT error" in line for line in brief)
+    assert max(map(len, lines)) <= 100
+    headings = [line.strip() for line in lines if line.strip() in ("accuracy", "calibration", "cost")]
+    assert headings == ["accuracy", "calibration", "cost"]
+    assert any("51.0%" in line and "93.8%" in line for line in lines)
+    assert sum("CRPS" in line for line in lines) == 1
+
+
+def test_windows_that_were_left_out_are_told():
+    assert any("862 test windows, one in 12" in line for line in shown(board(stride=12)))

@@ -14,6 +14,7 @@ import pytest
 
 from cellwright.errors import CellwrightError
 from cellwright.params import Params, check
+from cellwright.results import Leaderboard
 from cellwright.steps.report import report
 from cellwright.workspace import Workspace
 
@@ -23,7 +24,19 @@ sys.modules["example_run"] = example_run
 _spec.loader.exec_module(example_run)
 Example, Made = example_run.Example, example_run.Made
 
-SECTIONS = {"choice", "leaderboard", "energy", "forecasts", "errors", "differences", "training", "tried", "data", "reproduce"}
+SECTIONS = {
+    "choice",
+    "leaderboard",
+    "energy",
+    "forecasts",
+    "errors",
+    "calibration",
+    "differences",
+    "training",
+    "tried",
+    "data",
+    "reproduce",
+}
 HOSTILE = '"><img src=x onerror=alert(1)></script><script>alert(2)</script>{{ 7*7 }}<a href="javascript:alert(3)">'
 
 
@@ -68,7 +81,7 @@ def made(tmp_path: Path, example=None, params: Params | None = None) -> Page:
 
 
 def figures(charts: dict) -> list[dict]:
-    found = [charts[name] for name in ("energy", "steps", "curves", "differences") if charts[name]]
+    found = [charts[name] for name in ("energy", "steps", "curves", "differences", "reliability", "pit") if charts[name]]
     return [*found, *(layer["figure"] for layer in charts["sites"]), charts["forecasts"]["figure"]]
 
 
@@ -110,7 +123,7 @@ def test_columns_have_one_unit_and_the_best_is_marked(page):
 
 def test_every_chart_is_one_that_plotly_knows(page):
     charts = page.charts
-    assert len(figures(charts)) == 8
+    assert len(figures(charts)) == 10
     for figure in figures(charts):
         go.Figure(figure, skip_invalid=False)
     assert [layer["label"] for layer in charts["sites"]] == ["TCN", "Ridge regression", "TCN minus Ridge regression"]
@@ -217,6 +230,23 @@ def test_a_candidate_that_lies_far_above_waits_in_the_legend(tmp_path):
     assert "Far above and not drawn:" in page.text
 
 
+def test_calibration_is_told_as_shares_of_the_truth(page):
+    """Shares 0.03, 0.07, 0.14, 0.24 … at levels 0.025, 0.1, 0.25, 0.5 …: below them lie 0.03, 0.1, 0.24, 0.48 of the truth."""
+    drawn = {trace["name"]: trace for trace in page.charts["reliability"]["data"]}
+    assert set(drawn) == {"TCN", "PatchTST", "Ridge regression"}
+    assert drawn["TCN"]["y"] == pytest.approx([0.5, 0, -1, -2, -3, -2, -1.5], abs=1e-4)
+    bars = page.charts["pit"]["data"][0]
+    assert bars["y"] == pytest.approx(
+        [0.03 / 0.025, 0.07 / 0.075, 0.14 / 0.15, 0.96, 0.96, 0.16 / 0.15, 0.08 / 0.075, 1.6], rel=1e-3
+    )
+    assert sum(bars["width"]) == pytest.approx(1)
+    assert "48.0% 78.0% 93.0%" in page.text
+
+
+def test_what_was_never_calibrated_is_said_to_be_so(tmp_path):
+    assert "No candidate has calibrated intervals" in made(tmp_path, Example(calibrated=False)).text
+
+
 def test_presets_have_files_of_their_own(tmp_path):
     candidates = (Made("vmrnn:b", "VMRNN (b)", 9.0, 3.0), Made("ridge", "Ridge", 11.0, 1.0, "closed form", 0))
     assert "VMRNN (b)" in made(tmp_path, Example(candidates=candidates, chosen="vmrnn:b")).text
@@ -226,6 +256,28 @@ def test_further_kpis_are_there_when_they_are_asked_for(tmp_path):
     weighted = check({"rank": {"weights": {"mae": 1.0}}}, "test")
     page = made(tmp_path, Example(), weighted)
     assert [a for tag, a in page.elements if tag == "th" and a.get("class") == "more"] == []
+    assert [a for tag, a in page.elements if "data-toggle" in a] == []
+
+
+def test_what_is_hidden_is_asked_for_group_by_group(tmp_path):
+    ws = example_run.build(tmp_path, Example())
+    board = Leaderboard.read(ws.leaderboard)
+    rows = [row.model_copy(update={"kpis": {**row.kpis, "pit_error": 0.1, "gini_error": 0.2}}) for row in board.rows]
+    more = {"pit_error": "PIT error", "gini_error": "Gini of site errors"}
+    board.model_copy(
+        update={
+            "rows": rows,
+            "kpi_titles": {**board.kpi_titles, **more},
+            "kpi_units": {**board.kpi_units, **dict.fromkeys(more, "1")},
+            "kpi_lower_is_better": {**board.kpi_lower_is_better, **dict.fromkeys(more, True)},
+            "kpi_groups": {"pit_error": "calibration", "gini_error": "fairness"},
+        }
+    ).save(ws.leaderboard)
+    page = Page(report(check({"rank": {"weights": {"pit_error": 1.0}}}, "test"), ws).read_text())
+    assert [a["data-toggle"] for _, a in page.elements if "data-toggle" in a] == ["fairness"]
+    hidden = [a for tag, a in page.elements if tag == "th" and a.get("class") == "more"]
+    assert [a["data-group"] for a in hidden] == ["fairness"]
+    assert "fairness (1)" in page.text
 
 
 def test_missing_scores_say_which_step_makes_them(tmp_path):
@@ -263,4 +315,4 @@ def test_a_browser_draws_every_chart_without_a_network(tmp_path, browser):
     )
     drawn = Page(done.stdout)
     charts = [a for _, a in drawn.elements if "js-plotly-plot" in (a.get("class") or "")]
-    assert {a["data-chart"] for a in charts} == {"energy", "forecasts", "steps", "sites", "differences", "curves"}
+    assert {a["data-chart"] for a in charts} == {"energy", "forecasts", "steps", "sites", "differences", "curves", "reliability", "pit"}
