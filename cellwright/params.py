@@ -191,6 +191,10 @@ class Prices(Section):
     cpu_core_hour: float = 0.04
     gpu_hour: float = 2.0
     storage_gb_month: float = 0.02
+    capacity_per_unit_h: float = Field(
+        0.001, description="one unit of the first target kept ready for an hour; 0.001: the energy of a macro sector, 1 kW for 300 Mbit/s"
+    )
+    violation_share: Share = Field(0.005, description="share of intervals whose load may exceed the capacity provided for it")
 
 
 class Rank(Section):
@@ -201,6 +205,32 @@ class Rank(Section):
         description="weight of each KPI in the score",
     )
     similar_accuracy: Share = Field(0.01, description="relative MAE difference below which two models count as equally accurate")
+
+
+class Scorecard(Section):
+    """Probe the finalists: the dear KPIs."""
+
+    finalists: Annotated[int, Field(ge=0)] = Field(
+        3, description="candidates probed: the champion, those of similar accuracy, then the best by score; 0: none"
+    )
+    windows: Count = Field(1024, description="windows of one site that are probed in each span, evenly spread")
+    seed: int = Field(7, description="of the windows that are drawn, and of what is done to them")
+    budget_s: Annotated[float, Field(ge=0)] = Field(
+        6.0, description="training seconds of a finalist's retrainings (seeds, folds, area) together; 0: none is retrained"
+    )
+    seeds: Annotated[int, Field(ge=0)] = Field(2, description="seeds retrained with, for seed_spread; 0: not probed")
+    folds: Annotated[int, Field(ge=0)] = Field(
+        2, description="rolling-origin folds retrained on, for rank_stability; 0: not probed"
+    )
+    area: bool = Field(True, description="whether to retrain on half of the sites, for generalisation_area")
+    noise_share: Positive = Field(0.1, description="noise on the inputs, in standard deviations of each site and feature")
+    missing_share: Share = Field(0.1, description="share of the history's values that are taken away")
+    outage_h: Positive = Field(1.0, description="newest stretch of the history that an outage blots out, hours")
+    unit_factor: Positive = Field(1000.0, description="factor of an unannounced change of unit")
+    load_shift: Positive = Field(0.2, description="rise of the level, relative: 0.2 is 20 % more load")
+    attribution_windows: Count = Field(128, description="windows whose inputs are attributed by integrated gradients")
+    attribution_steps: Count = Field(32, description="points on the path of integrated gradients")
+    transfer_to: str | None = Field(None, description="data set of the same cadence that is forecast untrained; null: none")
 
 
 class Register(Section):
@@ -252,6 +282,7 @@ class Params(Section):
     energy: Energy = Energy()
     prices: Prices = Prices()
     rank: Rank = Rank()
+    scorecard: Scorecard = Scorecard()
     register_: Register = Field(Register(), alias="register")
     publish: Publish = Publish()
     monitor: Monitor = Monitor()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,15 @@ def find_root(start: Path | None = None) -> Path:
         if (folder / "params.yaml").is_file():
             return folder
     raise WorkspaceError(f"no params.yaml in {here} or above it; run this inside a Cellwright project, or set CELLWRIGHT_ROOT")
+
+
+def _folder_name(key: str) -> str:
+    """A candidate's key as one safe name; a path gives its file's name and a digest, so that two of one name stay apart."""
+    plain = key.replace(":", "-")
+    if "/" not in key and not key.partition(":")[0].endswith(".py"):
+        return plain
+    readable = re.sub(r"[^A-Za-z0-9_-]", "_", plain.rpartition("/")[2].replace(".py", ""))
+    return f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ class Workspace:
 
     def candidate(self, key: str) -> Path:
         """Folder of one candidate: candidate.json, forecaster.safetensors, history.jsonl, checkpoints/."""
-        return self.run_folder / "candidates" / key.replace(":", "-").replace("/", "_")
+        return self.run_folder / "candidates" / _folder_name(key)
 
     @property
     def scores(self) -> Path:
@@ -86,6 +97,14 @@ class Workspace:
     @property
     def leaderboard(self) -> Path:
         return self.run_folder / "leaderboard.json"
+
+    @property
+    def scorecard(self) -> Path:
+        return self.run_folder / "scorecard.json"
+
+    def probes(self, key: str) -> Path:
+        """Folder of what was found out about a finalist: <probe>.json each, and retrained/<name>/."""
+        return self.run_folder / "probes" / self.candidate(key).name
 
     @property
     def report(self) -> Path:

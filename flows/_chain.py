@@ -1,4 +1,4 @@
-"""The compute part that flows share: train, score, rank, register, publish, report."""
+"""The compute part that flows share: train, score, rank, probe, register, publish, report."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from tasks.rank import rank_candidates
 from tasks.register import register_run
 from tasks.report import write_report
 from tasks.score import score_candidates
+from tasks.scorecard import probe_finalists
 from tasks.train import train_candidate
 
 
@@ -49,6 +50,7 @@ def compute(
         train_all.with_options(task_runner=task_runner(params.runner))(root, run, workers, warm_start or {})
         score_candidates(root, run)
         rank_candidates(root, run)
+        probe_finalists(root, run, workers)
         registered = register_run(root, run, promote and params.register_.promote)
         publish_bundle(root, run)
         write_report(root, run)

@@ -60,6 +60,7 @@ TOWN_PARAMS = """
     train: { models: [persistence, ridge, mlp], budget_s: 60, max_epochs: 30, patience: 100, windows_per_epoch: 8000 }
     runner: { workers: 1 }
     score: { latency_repeats: 10, energy_forecasts: 50, bootstrap: 200, replay_s: 0 }
+    scorecard: { finalists: 2, windows: 100, budget_s: 0.3, attribution_windows: 8 }
     energy: { idle_s: 0 }
 """
 

@@ -1,7 +1,7 @@
 """A candidate's course as MLflow metrics: pure functions from history and scores to points.
 
-`training/…` and `system/…` have an epoch as their step (MLflow shows `system/` in a tab of its own), `validation/…`, `test/…` and
-`cost/…` are final KPIs, `by step/mae` has the forecast step as its step.
+`training/…` and `system/…` have an epoch as their step (MLflow shows `system/` in a tab of its own), `validation/…`, `test/…`, `cost/…`
+and, of the finalists, `scorecard/…` are final KPIs, `by step/mae` has the forecast step as its step.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ def kpi_points(candidate: Candidate, at_ms: int) -> Iterator[Point]:
                 yield from _point(f"{group}/{name}", value, at_ms)
         for step, value in enumerate(scored.mae_by_step, start=1):
             yield from _point("by step/mae", value, at_ms, step)
+    for name, value in candidate.probed.kpis.items() if candidate.probed is not None else ():
+        yield from _point(f"scorecard/{name}", value, at_ms)
     if candidate.row is not None:
         yield from _point("rank/score", candidate.row.score, at_ms)
     if trained is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cellwright.errors import CellwrightError
 from cellwright.panel import Panel, PanelSchema
-from cellwright.results import Leaderboard, Row, Scored, Trained
+from cellwright.results import Leaderboard, Probed, Row, Scorecard, Scored, Trained
 from cellwright.workspace import Workspace
 
 Epoch = dict[str, Any]  # epoch, step, train_loss, validation_loss, learning_rate, elapsed_s, cpu_s, rss_bytes
@@ -26,6 +26,7 @@ class Candidate:
     row: Row | None
     history: tuple[Epoch, ...]
     failure: str | None = None
+    probed: Probed | None = None  # its dear KPIs, if it is a finalist
 
     @property
     def title(self) -> str:
@@ -41,6 +42,7 @@ class Record:
     board: Leaderboard
     candidates: tuple[Candidate, ...]
     schema: PanelSchema
+    card: Scorecard | None = None  # None: the finalists were not probed
 
     def candidate(self, key: str) -> Candidate:
         """The candidate of that key.
@@ -68,12 +70,14 @@ def read(ws: Workspace) -> Record:
         CellwrightError: the leaderboard or a ranked candidate's files are missing or of another form.
     """
     board = Leaderboard.read(ws.leaderboard)
-    ranked = [_candidate(ws, row.key, row) for row in sorted(board.rows, key=lambda r: r.rank)]
+    card = Scorecard.read(ws.scorecard) if ws.scorecard.is_file() else None
+    probed = {finalist.key: finalist for finalist in card.finalists} if card is not None else {}
+    ranked = [_candidate(ws, row.key, row, probed.get(row.key)) for row in sorted(board.rows, key=lambda r: r.rank)]
     failed = [_failed(ws, failure.key, failure.reason) for failure in board.failures]
-    return Record(board, (*ranked, *failed), Panel.open(ws.panel(board.data.dataset)).schema)
+    return Record(board, (*ranked, *failed), Panel.open(ws.panel(board.data.dataset)).schema, card)
 
 
-def _candidate(ws: Workspace, key: str, row: Row) -> Candidate:
+def _candidate(ws: Workspace, key: str, row: Row, probed: Probed | None) -> Candidate:
     folder = ws.candidate(key)
     return Candidate(
         key=key,
@@ -82,6 +86,7 @@ def _candidate(ws: Workspace, key: str, row: Row) -> Candidate:
         scored=Scored.read(ws.score(key)),
         row=row,
         history=_history(folder / "history.jsonl"),
+        probed=probed,
     )
 
 

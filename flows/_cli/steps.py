@@ -81,6 +81,13 @@ def _rank(params: Params, ws: Workspace, _model: str | None) -> None:
     typer.echo(board.choice.sentence)
 
 
+def _scorecard(params: Params, ws: Workspace, _model: str | None) -> None:
+    from cellwright.steps.scorecard import scorecard
+
+    card = scorecard(params, ws, on_progress=lambda line: typer.echo(f"probe    {line}"))
+    typer.echo(f"{len(card.finalists)} finalists probed")
+
+
 def _report(params: Params, ws: Workspace, _model: str | None) -> None:
     from cellwright.steps.report import report
 

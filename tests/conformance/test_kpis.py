@@ -2,13 +2,27 @@
 
 import math
 from statistics import NormalDist
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from cellwright.conformal import LEVELS
 from cellwright.errors import UnknownName
-from cellwright.kpis._contract import Costs, Forecasts, Runtime, cost_kpis, forecast_kpis, group_of, kpi, names
+from cellwright.kpis._contract import (
+    Costs,
+    Forecasts,
+    Group,
+    Runtime,
+    cost_class,
+    cost_kpis,
+    forecast_kpis,
+    group_of,
+    kpi,
+    names,
+    probe_kpis,
+)
+from cellwright.kpis._probes import Probes
 from cellwright.results import EnergyReading, Reading
 
 SHAPE = (4, 3, 25, 1)  # windows, horizon, sites, targets
@@ -125,3 +139,16 @@ def test_the_two_spans_share_no_name_and_an_unknown_one_is_explained(truth):
     assert not set(names("forecast")) & set(names("cost"))
     with pytest.raises(UnknownName, match="Did you mean 'rmse'"):
         kpi("rmsee")
+
+
+@pytest.mark.parametrize("name", names("probe"))
+def test_a_dear_kpi_says_what_it_tells_and_is_absent_where_nothing_was_probed(name):
+    assert cost_class(name) == "dear"
+    assert kpi(name).group in get_args(Group)
+    assert len(kpi(name).plain) > 20
+    assert kpi(name).compute(Probes()) is None
+    assert probe_kpis(Probes())[name] is None
+
+
+def test_what_every_candidate_has_is_cheap():
+    assert {cost_class(name) for name in (*names("forecast"), *names("cost"))} == {"cheap"}

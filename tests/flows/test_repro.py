@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-CHAIN = ["train@persistence", "train@mlp", "score", "rank", "report", "register", "publish"]
+CHAIN = ["train@persistence", "train@mlp", "score", "rank", "scorecard", "report", "register", "publish"]
 
 
 def dvc(project, *arguments: str):
