@@ -21,10 +21,11 @@ DELTAS = (1e-3, 1e-1)  # of the paper: the step sizes that the channels begin wi
 class Selective(nn.Module):
     """u (R, T, G, D) to y of the same shape, with step size, input and output matrix drawn from u itself.
 
-    `directions` > 1 gives each of as many groups weights of its own (G = directions); 1 shares them between all.
+    `directions` > 1 gives each of as many groups weights of its own (G = directions); 1 shares them between all. Where there is a
+    single step (`steps` = 1) no state lives on, and how fast it decays is nothing to learn.
     """
 
-    def __init__(self, channels: int, state: int, rank: int, directions: int = 1) -> None:
+    def __init__(self, channels: int, state: int, rank: int, directions: int = 1, steps: int | None = None) -> None:
         super().__init__()
         self.sizes = [rank, state, state]
         spread, grow = channels**-0.5, rank**-0.5
@@ -34,7 +35,10 @@ class Selective(nn.Module):
         first = torch.empty(directions, channels).uniform_(low, high).exp()
         self.delta_bias = nn.Parameter(first + torch.log(-torch.expm1(-first)))  # softplus gives `first` back
         rates = torch.arange(1.0, state + 1)[None, :, None].expand(directions, -1, channels)
-        self.log_rates = nn.Parameter(rates.log().contiguous())
+        if steps == 1:
+            self.register_buffer("log_rates", rates.log().contiguous(), persistent=False)
+        else:
+            self.log_rates = nn.Parameter(rates.log().contiguous())
         self.skip = nn.Parameter(torch.ones(directions, channels))
 
     def forward(self, u: Tensor) -> Tensor:
