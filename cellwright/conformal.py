@@ -67,6 +67,12 @@ class Conformal:
             found.sort(axis=-1)
         return np.asarray(np.clip(found, self.low[:, None], self.high[:, None]), dtype=np.float32)
 
+    @property
+    def coverages(self) -> tuple[float, ...]:
+        """Nominal coverages of the central intervals that are bounded at every step and target."""
+        bounded = np.isfinite(self.offsets).all(axis=(1, 2))
+        return tuple(nominal for nominal, ends in COVERAGES.items() if bounded[list(ends)].all())
+
     def stored(self) -> Intervals:
         """As it is kept with a score and in a bundle."""
         return Intervals(
@@ -82,7 +88,13 @@ class Conformal:
 
 
 def restored(kept: Intervals) -> Conformal:
-    """What was stored, to compute with."""
+    """What was stored, to compute with.
+
+    Raises:
+        ValueError: it is of other levels.
+    """
+    if kept.levels != LEVELS:
+        raise ValueError(f"expected quantiles at the levels {LEVELS}, found {kept.levels}")
     below = np.array([-np.inf if level < 0.5 else np.inf for level in kept.levels], dtype=np.float32)[:, None, None]
     offsets = np.array(kept.offsets, dtype=np.float32)  # None becomes NaN
     usual = Usual(np.array(kept.usual_step, dtype=np.float32), np.array(kept.usual_load, dtype=np.float32))

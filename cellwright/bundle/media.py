@@ -25,16 +25,17 @@ CREATED = "org.opencontainers.image.created"
 REVISION = "org.opencontainers.image.revision"
 REF_NAME = "org.opencontainers.image.ref.name"
 
-MODEL, MODEL_INT8, PROBLEM = "model.onnx", "model.int8.onnx", "problem.json"
+MODEL, MODEL_INT8, PROBLEM, INTERVALS = "model.onnx", "model.int8.onnx", "problem.json", "intervals.json"
 CARD, LICENCE, LINEAGE, KPIS = "card.md", "DATA-LICENCE.md", "lineage.json", "kpis.json"
 
 LAYERS = {
     MODEL: WEIGHT,
     MODEL_INT8: WEIGHT,
     PROBLEM: WEIGHT_CONFIG,
+    INTERVALS: WEIGHT_CONFIG,
     CARD: DOC,
     LICENCE: DOC,
     LINEAGE: DOC,
     KPIS: DOC,
 }
-OPTIONAL = frozenset({MODEL_INT8})
+OPTIONAL = frozenset({MODEL_INT8, INTERVALS})

@@ -1,7 +1,10 @@
 """A forecast's answer as JSON.
 
 {"bundle", "version", "digest", "precision": "fp32" or "int8", "times": [ISO 8601 …], "units": {target: unit},
- "forecasts": {site: {target: [horizon values]}}, "quantiles": {site: {target: {"0.1": [...]}}} (where the model has them)}
+ "forecasts": {site: {target: [horizon values]}}, "quantiles": {site: {target: {"0.1": [...]}}} (where the model has them),
+ "intervals": {"0.8": {site: {target: [[low, high] of each step]}}} (where they are asked for)}
+
+Quantiles are as the model says them; intervals are calibrated (see cellwright/conformal.py).
 """
 
 from __future__ import annotations
@@ -14,11 +17,16 @@ import numpy as np
 
 from cellwright.bundle.accuracy import point
 from cellwright.bundle.problem import ServedProblem
+from cellwright.conformal import COVERAGES, Conformal
 from cellwright.edge.request import Asked, RequestError
 
 
-def answer(asked: Asked, forecast: np.ndarray, problem: ServedProblem, index: Mapping[str, int]) -> dict[str, Any]:
+def answer(
+    asked: Asked, forecast: np.ndarray, problem: ServedProblem, index: Mapping[str, int], conformal: Conformal | None = None
+) -> dict[str, Any]:
     """Times, units and forecasts. `forecast`: (batch, horizon, outputs, targets, quantiles), raw units.
+
+    `conformal` makes the intervals, where any are asked for.
 
     Raises:
         RequestError: 422 where the model gave no finite number.
@@ -40,12 +48,23 @@ def answer(asked: Asked, forecast: np.ndarray, problem: ServedProblem, index: Ma
             site: {t: {str(q): e[site][t] for q, e in zip(problem.quantiles, each, strict=True)} for t in problem.targets}
             for site in asked.sites
         }
+    if asked.intervals and conformal is not None:
+        out["intervals"] = _intervals(asked, by_site, problem, conformal, [index[s] for s in asked.sites])
     return out
 
 
-def _by_target(sites: Iterable[str], targets: tuple[str, ...], values: np.ndarray) -> dict[str, dict[str, list[float]]]:
-    """values: (sites, horizon, targets)."""
-    listed = values.transpose(0, 2, 1).tolist()
+def _intervals(
+    asked: Asked, by_site: np.ndarray, problem: ServedProblem, conformal: Conformal, places: list[int]
+) -> dict[str, Any]:
+    """Coverage -> site -> target -> [low, high] of each step. `by_site`: (sites, horizon, targets, quantiles)."""
+    levels = conformal.quantiles(by_site.transpose(1, 0, 2, 3)[None], places)[0].transpose(1, 0, 2, 3)
+    ends = {f"{share:g}": levels[..., list(COVERAGES[share])] for share in asked.intervals}
+    return {share: _by_target(asked.sites, problem.targets, pairs) for share, pairs in ends.items()}
+
+
+def _by_target(sites: Iterable[str], targets: tuple[str, ...], values: np.ndarray) -> dict[str, dict[str, list[Any]]]:
+    """values: (sites, horizon, targets), or pairs of them."""
+    listed = values.swapaxes(1, 2).tolist()
     return {site: dict(zip(targets, rows, strict=True)) for site, rows in zip(sites, listed, strict=True)}
 
 

@@ -14,9 +14,11 @@ from cellwright.bundle.keys import Trust
 from cellwright.bundle.layout import read_layer, verify
 from cellwright.bundle.manifest import Manifest
 from cellwright.bundle.problem import VALID, ServedProblem
+from cellwright.conformal import LEVELS, Conformal, restored
 from cellwright.edge.answer import answer
 from cellwright.edge.request import Asked, parse
 from cellwright.errors import BundleError
+from cellwright.results import Intervals
 
 Precision = Literal["fp32", "int8"]
 _FILE = {"fp32": media.MODEL, "int8": media.MODEL_INT8}
@@ -25,8 +27,12 @@ _FILE = {"fp32": media.MODEL, "int8": media.MODEL_INT8}
 class Predictor:
     """Answers requests (see request.py) from one bundle. Safe to call from several threads."""
 
-    def __init__(self, manifest: Manifest, problem: ServedProblem, session: Any, precision: Precision) -> None:
+    def __init__(
+        self, manifest: Manifest, problem: ServedProblem, session: Any, precision: Precision, conformal: Conformal | None = None
+    ) -> None:
+        """`conformal`: what makes the intervals; bundles of before there were any have none."""
         self.manifest, self.problem, self.precision, self._session = manifest, problem, precision, session
+        self.conformal = conformal
         self._index = {site: i for i, site in enumerate(problem.sites)}
 
     @classmethod
@@ -38,7 +44,8 @@ class Predictor:
         """
         manifest = verify(folder, trust)
         problem = read_problem(folder, manifest)
-        predictor = cls(manifest, problem, open_session(read_layer(folder, manifest, _FILE[precision]), threads), precision)
+        session = open_session(read_layer(folder, manifest, _FILE[precision]), threads)
+        predictor = cls(manifest, problem, session, precision, read_intervals(folder, manifest, problem))
         predictor.warm()
         return predictor
 
@@ -52,7 +59,7 @@ class Predictor:
 
     def parse(self, request: Any) -> Asked:
         """Check a request; raises RequestError."""
-        return parse(request, self.problem, self._index)
+        return parse(request, self.problem, self._index, self.conformal.coverages if self.conformal else ())
 
     def run(self, asked: Asked) -> np.ndarray:
         """(batch, horizon, outputs, targets, quantiles), raw units."""
@@ -62,7 +69,7 @@ class Predictor:
         """The answer as JSON."""
         m = self.manifest
         who = {"bundle": m.name, "version": m.version, "digest": m.digest, "precision": self.precision}
-        return {**who, **answer(asked, forecast, self.problem, self._index)}
+        return {**who, **answer(asked, forecast, self.problem, self._index, self.conformal)}
 
     def warm(self) -> None:
         """Run the model once, so that the first request does not pay for its memory.
@@ -94,6 +101,27 @@ def read_problem(folder: Path, manifest: Manifest) -> ServedProblem:
         return _checked(ServedProblem.model_validate_json(read_layer(folder, manifest, media.PROBLEM)))
     except ValidationError as error:
         raise BundleError(f"{media.PROBLEM} of {manifest.name} {manifest.version} is malformed: {error}") from error
+
+
+def read_intervals(folder: Path, manifest: Manifest, problem: ServedProblem) -> Conformal | None:
+    """What makes the intervals of a verified bundle; None where it has none.
+
+    Raises:
+        BundleError: it is malformed, or of another problem.
+    """
+    if media.INTERVALS not in manifest.layers:
+        return None
+    where = f"{media.INTERVALS} of {manifest.name} {manifest.version}"
+    try:
+        found = restored(Intervals.model_validate_json(read_layer(folder, manifest, media.INTERVALS)))
+    except ValueError as error:  # pydantic's errors are such
+        raise BundleError(f"{where} is malformed: {error}") from error
+    sites, targets = len(problem.sites), len(problem.targets)
+    shapes = [a.shape for a in (found.offsets, found.usual.step, found.usual.load, found.low, found.high)]
+    expected = [(len(LEVELS), problem.horizon, targets), (sites, targets), (sites, targets), (targets,), (targets,)]
+    if shapes != expected or found.heads != problem.quantiles:
+        raise BundleError(f"{where} does not fit {media.PROBLEM}: expected tables of shapes {expected}, found {shapes}")
+    return found
 
 
 def _checked(problem: ServedProblem) -> ServedProblem:

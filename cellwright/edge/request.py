@@ -8,7 +8,8 @@ Request:
       "site": "c17"  or  "sites": ["c17", "c18"],        whom to forecast
       "history": {"c17": {"traffic": [6 values]}},       raw telemetry of the `history` steps before `time`, oldest first;
                                                           null = not measured; a site may be null as a whole
-      "lags": {"c17": {"traffic": {"144": [6 values]}}}  only where the bundle has lags, see below
+      "lags": {"c17": {"traffic": {"144": [6 values]}}}, only where the bundle has lags, see below
+      "intervals": [0.8, 0.95]                           may be left out: nominal coverages of intervals around the forecast
     }
 
 `history` must name every site that the model looks at: the site itself, its neighbourhood (inputs "patch"), or all of them
@@ -31,7 +32,7 @@ from cellwright.bundle.problem import VALID, ServedProblem
 from cellwright.data.calendar import NAMES, calendar
 from cellwright.errors import EdgeError
 
-_KEYS = {"bundle", "time", "site", "sites", "history", "lags"}
+_KEYS = {"bundle", "time", "site", "sites", "history", "lags", "intervals"}
 _LATEST_MS = 7_258_118_400_000  # 2200-01-01
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -53,10 +54,11 @@ class Asked:
     site: np.ndarray  # (batch,) int64
     sites: tuple[str, ...]  # whom to answer for
     first_ms: int  # start of the first forecast step
+    intervals: tuple[float, ...] = ()  # nominal coverages
 
 
-def parse(body: Any, problem: ServedProblem, index: Mapping[str, int]) -> Asked:
-    """Check a request and lay it out. `index`: site -> its position.
+def parse(body: Any, problem: ServedProblem, index: Mapping[str, int], offered: tuple[float, ...] = ()) -> Asked:
+    """Check a request and lay it out. `index`: site -> its position; `offered`: coverages of the bundle's intervals.
 
     Raises:
         RequestError: 400 for what is malformed, 404 for a site that the bundle does not know.
@@ -75,7 +77,20 @@ def parse(body: Any, problem: ServedProblem, index: Mapping[str, int]) -> Asked:
         site=np.zeros(1, dtype=np.int64) if problem.inputs == "all" else centres,
         sites=sites,
         first_ms=first_ms,
+        intervals=_intervals(body.get("intervals", []), offered),
     )
+
+
+def _intervals(asked: Any, offered: tuple[float, ...]) -> tuple[float, ...]:
+    if not isinstance(asked, list) or not all(type(share) in (int, float) for share in asked):
+        raise RequestError(400, f"'intervals' must be a list of nominal coverages such as [0.8]; found {_kind(asked)}")
+    if asked and not offered:
+        raise RequestError(
+            400, "'intervals': this bundle has none; leave them out, or publish one of a run that was scored since"
+        )
+    if unknown := [share for share in asked if share not in offered]:
+        raise RequestError(400, f"'intervals': no interval of {unknown[0]:g}; there are {', '.join(f'{c:g}' for c in offered)}")
+    return tuple(dict.fromkeys(asked))
 
 
 def _sites(body: dict[str, Any], index: Mapping[str, int]) -> tuple[str, ...]:

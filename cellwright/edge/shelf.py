@@ -16,7 +16,7 @@ from cellwright.bundle import media, store
 from cellwright.bundle.keys import Trust
 from cellwright.bundle.layout import INDEX, LAYOUT, verify
 from cellwright.bundle.manifest import Manifest
-from cellwright.edge.predictor import Precision, Predictor, read_problem
+from cellwright.edge.predictor import Precision, Predictor, read_intervals, read_problem
 from cellwright.edge.request import RequestError
 from cellwright.errors import BundleError
 
@@ -165,7 +165,10 @@ def _shelve(folder: Path, trust: Trust, name: str, version: str) -> Shelved:
     files = {d.blob: (d.hex, d.mediaType) for d in manifest.blobs}
     for document in (LAYOUT, INDEX):
         files[document] = (_sha256(folder / document), "application/json")
-    return Shelved(folder, manifest, files, read_problem(folder, manifest).summary(), stamp)
+    problem = read_problem(folder, manifest)
+    conformal = read_intervals(folder, manifest, problem)
+    summary = problem.summary() | {"intervals": list(conformal.coverages) if conformal else []}
+    return Shelved(folder, manifest, files, summary, stamp)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -140,7 +140,9 @@ def _contents(
     settings = champion.trained.settings
     scaler = {"kind": settings.get("scaler"), "clip": settings.get("clip"), "fitted_on": "training rows, per site and feature"}
     problem = served(windows.problem, record.schema, windows.neighbours, scaler)
-    return {
+    intervals = champion.scored.intervals  # calibrated on the fp32 model; the INT8 one loses too little to change them
+    own: dict[str, bytes | Path] = {} if intervals is None else {media.INTERVALS: document(intervals.model_dump(mode="json"))}
+    return own | {
         media.PROBLEM: document(problem.model_dump(mode="json")),
         media.CARD: model_card(champion.trained, champion.scored, record.board, record.schema).encode(),
         media.LICENCE: licence(record.schema),

@@ -93,6 +93,23 @@ def project(tmp_path_factory) -> Project:
     return Project(ws, params, publish(params, ws))
 
 
+@pytest.fixture(scope="session")
+def quantile_project(tmp_path_factory) -> Project:
+    """The same with a quantile head and intervals that were really calibrated."""
+    from cellwright.kpis._bench import Bench
+
+    ws = Workspace(tmp_path_factory.mktemp("quantiles"), "mini-5e6f7a8b")
+    problem = {"features": ["users"], "inputs": "patch", "patch": 3, "quantiles": [0.1, 0.5, 0.9]}
+    params = check({"dataset": "mini", "problem": problem, "train": {"models": [KEY]}}, "test")
+    make_panel().save(ws.panel("mini"))
+    _trained_run(params, ws)
+    bench = Bench(params, ws)
+    accuracy = bench.forecast(bench.entry(KEY))
+    Scored.read(ws.score(KEY)).model_copy(update={"intervals": accuracy.intervals}).save(ws.score(KEY))
+    _registration("1.0.0").save(ws.registration)
+    return Project(ws, params, publish(params, ws))
+
+
 def _registration(semantic: str | None, *, champion: bool = True) -> Registered:
     return Registered(
         experiment="mini",
