@@ -115,6 +115,7 @@ class Network(nn.Module):
     closed_form: ClassVar[bool] = False  # fitted by `fit_closed_form` (or by its `fitter`) instead of gradient descent
     fitter: ClassVar[str] = ""  # the member of cellwright/training/fitters that fits it, where torch alone cannot
     maps: ClassVar[bool] = False  # `forward_map` forecasts a whole grid without computing overlapping patches again
+    jumps: ClassVar[bool] = False  # its forecast jumps where an input passes a threshold: inputs are scaled to the last bit alike
     max_values: ClassVar[int | None] = None  # most values (sites × history × targets) it takes with inputs "all"; None: any
 
     blocks: nn.Sequential
@@ -163,6 +164,10 @@ class Network(nn.Module):
 
         What is set must be a persistent buffer: it is saved with the weights, and never changes with an input.
         """
+
+    def most_windows(self, budget_s: float) -> int | None:
+        """How many training windows a closed form is fitted on within that time, an even sample of them; None: all there are."""
+        return None
 
     def forward_map(self, x: Tensor, known: Tensor) -> Tensor:
         """What `forward` says of the patch around every site, computed on the whole grid at once; only where `maps` is true.

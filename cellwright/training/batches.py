@@ -118,17 +118,27 @@ class Fixed:
 
 
 class Scaled:
-    """All windows of a span as the normalised batches that a closed form is fitted on; can be run through many times."""
+    """Windows of a span, in order, as the normalised batches that a closed form is fitted on; can be run through many times.
 
-    def __init__(self, pool: Pool, forecaster: Forecaster) -> None:
+    All of them, or an even sample of at most `most`: one of each stretch of equal length, drawn by the seed, so that it falls into
+    step neither with the sites nor with the hours of the day.
+    """
+
+    def __init__(self, pool: Pool, forecaster: Forecaster, *, most: int | None = None, seed: int = 0) -> None:
         problem = pool.windows.problem
         values = problem.history * problem.nodes * len(problem.features)
         self.pool, self.forecaster, self.batch = pool, forecaster, max(1, _CLOSED_FORM_VALUES // values)
+        self.index = np.arange(len(pool)) if most is None or most >= len(pool) else _even(len(pool), most, seed)
 
     def __iter__(self) -> Iterator[Batch]:
-        for first in range(0, len(self.pool), self.batch):
-            index = np.arange(first, min(first + self.batch, len(self.pool)))
-            yield scaled(self.forecaster, self.pool.load(index))
+        for first in range(0, len(self.index), self.batch):
+            yield scaled(self.forecaster, self.pool.load(self.index[first : first + self.batch]))
+
+
+def _even(count: int, most: int, seed: int) -> np.ndarray:
+    """(most,) int64, ascending: a number of each of `most` equal stretches of 0 … count - 1."""
+    within = np.random.default_rng(derived_seed(seed, 5)).random(most)
+    return np.minimum(((np.arange(most) + within) * (count / most)).astype(np.int64), count - 1)
 
 
 def scaled(forecaster: Forecaster, loaded: Loaded) -> Batch:
