@@ -127,6 +127,9 @@ class Train(Section):
     scaler: Literal["standard", "robust", "log", "none"] = Field("standard", description="per site and feature, on training rows")
     clip: Positive | None = Field(None, description="scaled inputs are clipped to ± this; null: not clipped")
     gradient_clip: Positive | None = 1.0
+    warm_start: Literal["none", "champion"] = Field(
+        "none", description="on a new data version, the champion's model starts from: fresh weights, or the champion's"
+    )
     seed: int = 7
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "32", "bf16"] = Field("auto", description="auto: bf16 mixed on a GPU that has it, else 32")

@@ -17,6 +17,7 @@ from flows._chain import compute
 from flows._hooks import notify
 from flows._runners import pool
 from tasks._run import say
+from tasks.find_start import find_start
 from tasks.prepare_data import prepare_data
 
 
@@ -57,7 +58,8 @@ def _benchmark(params: Params, workers: Workers | None, *, promote: bool, only_n
     if runs.finished(ws):
         say(f"run      {ws.run} is finished; --fresh starts another")
         return ws.run
-    compute(params, ws, workers, promote=promote)
+    start = find_start(str(ROOT), ws.run) if params.train.warm_start != "none" else {}
+    compute(params, ws, workers, promote=promote, warm_start=start)
     return ws.run
 
 

@@ -102,12 +102,27 @@ def present(params: Params, ws: Workspace) -> Champion:
     Raises:
         RegistryError: there is none; or the store cannot be used.
     """
-    targets = params.problem.targets or Panel.open(ws.panel(params.dataset)).schema.targets
-    name = model_name(params.dataset, targets, params.problem.history, params.problem.horizon)
-    found = next((c for c in list_champions(ws) if c.model_name == name), None)
-    if found is None or found.version is None:
+    found = of_params(params, ws)
+    if found is None:
+        name = _name(params, ws)
         raise RegistryError(f"{name} has no champion yet; `cellwright run --dataset {params.dataset}` makes one")
-    return replace(found, folder=champion(ws, name))
+    return found
+
+
+def of_params(params: Params, ws: Workspace) -> Champion | None:
+    """As `present`; None if there is no champion yet.
+
+    Raises:
+        RegistryError: the store cannot be used, or its files are gone.
+    """
+    name = _name(params, ws)
+    found = next((c for c in list_champions(ws) if c.model_name == name), None)
+    return None if found is None or found.version is None else replace(found, folder=champion(ws, name))
+
+
+def _name(params: Params, ws: Workspace) -> str:
+    targets = params.problem.targets or Panel.open(ws.panel(params.dataset)).schema.targets
+    return model_name(params.dataset, targets, params.problem.history, params.problem.horizon)
 
 
 def fetch(client: MlflowClient, ws: Workspace, model_name: str, version: str) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellwright.errors import CellwrightError, TrainingError
 from cellwright.files import explained, read_json, write_json
-from cellwright.panel import Panel
+from cellwright.panel import Panel, PanelSchema
 from cellwright.params import Params
 from cellwright.results import DataVersion, EnergyReading, Trained
 from cellwright.training.halving import PAUSED, Rung, reached
@@ -41,7 +41,8 @@ def train(
     goes to paused.json instead, and the checkpoint stays.
 
     Args:
-        warm_start: folder of a forecaster whose weights and scaler are the start.
+        warm_start: folder of a forecaster whose weights and scaler are the start. If it is of another form than the candidate,
+            training starts from fresh weights, and the record says so.
         rung: train up to there only; a later call goes on.
         shared: others train at the same time (for the energy reading).
         on_epoch: called with the line of history.jsonl at each epoch's end.
@@ -58,12 +59,13 @@ def train(
     candidate = resolve(params, panel.schema, key)
     spans = spans_of(params.split, panel.schema)
     version = data_version(ws, params.dataset)
-    _check_start(warm_start)
+    unfit = _unfit(warm_start, candidate, panel.schema)
+    warm_start = None if unfit else warm_start
     folder = ws.candidate(key)
     if done := _prepared(folder, _digest(params, candidate, version, spans, warm_start), rung):
         return done
     try:
-        return _train(params, ws, candidate, panel, spans, version, folder, warm_start, rung, shared, on_epoch)
+        return _train(params, ws, candidate, panel, spans, version, folder, warm_start, unfit, rung, shared, on_epoch)
     except Exception as error:
         reason = str(error) if isinstance(error, CellwrightError) else f"{type(error).__name__}: {error}"
         _failed(_identity(candidate), version, reason).save(folder / RECORD)
@@ -83,11 +85,11 @@ def note_failure(params: Params, ws: Workspace, key: str, reason: str) -> None:
     _failed(identity, data_version(ws, params.dataset), reason).save(record)
 
 
-def _check_start(warm_start: Path | None) -> None:
-    from cellwright.forecaster import FILE
+def _unfit(warm_start: Path | None, candidate: Candidate, schema: PanelSchema) -> str | None:
+    """Why the given start is none for the candidate; a closed form has no start."""
+    from cellwright.training.warm_start import unfit
 
-    if warm_start and not (warm_start / FILE).is_file():
-        raise TrainingError(f"cannot start from {warm_start}: there is no {FILE} in it; train without a warm start")
+    return unfit(warm_start, candidate, schema) if warm_start and not candidate.network.closed_form else None
 
 
 def _prepared(folder: Path, digest: str, rung: Rung | None) -> Trained | None:
@@ -149,6 +151,7 @@ def _train(
     version: DataVersion,
     folder: Path,
     warm_start: Path | None,
+    unfit: str | None,
     rung: Rung | None,
     shared: bool,
     on_epoch: Callable[[dict[str, float]], None] | None,
@@ -167,7 +170,8 @@ def _train(
         fitted = fit(candidate, panel, spans, folder=folder, warm=warm, rung=rung, on_epoch=on_epoch)
     fitted.forecaster.save(folder)
     trained = _record(candidate, version, fitted, _whole(_paused(folder), meter.reading, fitted), warm_start, trials)
-    trained = trained.model_copy(update={"train_rows": _learnt(spans, version, warm_start)})
+    notes = {**trained.notes, "start": f"fresh weights, not those offered: {unfit}"} if unfit else trained.notes
+    trained = trained.model_copy(update={"train_rows": _learnt(spans, version, warm_start), "notes": notes})
     if trained.status == "halved":
         return trained.save(folder / PAUSED)
     trained.save(folder / RECORD)

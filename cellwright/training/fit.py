@@ -20,7 +20,7 @@ from cellwright.families import member
 from cellwright.forecaster import Forecaster, build
 from cellwright.panel import Panel
 from cellwright.results import RungFigure
-from cellwright.training import loop, memory
+from cellwright.training import loop, memory, seeding, warm_start
 from cellwright.training.batches import Drawn, Fixed, Pool, Scaled, derived_seed, scaled
 from cellwright.training.candidates import Candidate, Settings
 from cellwright.training.checkpoint import Checkpoint, Progress
@@ -101,7 +101,8 @@ def _start(candidate: Candidate, panel: Panel, spans: Spans, warm: Forecaster | 
         forecaster = build(candidate, scaler)
     if warm is None or candidate.network.closed_form:
         return forecaster
-    _same_form(warm, forecaster)
+    if difference := warm_start.difference(warm.about, forecaster.about):
+        raise TrainingError(f"cannot start from the given forecaster: {difference}; train without a warm start")
     forecaster.load_state_dict(warm.state_dict())
     return forecaster
 
@@ -117,23 +118,10 @@ def prepare(forecaster: Forecaster, training: Pool) -> None:
 def fit_closed_form(network: Network, batches: Iterable[Batch], *, seed: int) -> None:
     """Fit a network without gradient descent: by its own closed form, or by the fitter that it names."""
     if network.fitter:
-        member(FITTERS, network.fitter, what="fitter").fit(network, batches, seed=seed)
-    else:
-        network.fit_closed_form(batches)
-
-
-def _same_form(warm: Forecaster, forecaster: Forecaster) -> None:
-    for what in ("model", "options", "problem", "scaler", "clip", "sites"):
-        if warm.about[what] != forecaster.about[what]:
-            raise TrainingError(
-                f"cannot start from the given forecaster: its {what} is {_short(warm.about[what])}, this candidate's is "
-                f"{_short(forecaster.about[what])}; train without a warm start, or with the same parameters"
-            )
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 200 else text[:200] + "…"
+        ended: Ended = member(FITTERS, network.fitter, what="fitter").fit(network, batches, seed=seed, budget_s=budget_s)
+        return ended
+    network.fit_closed_form(batches)
+    return Ended("closed form", "fitted in closed form: nothing to converge")
 
 
 def _fit_gradient(

@@ -107,6 +107,18 @@ def test_a_warm_start_is_recorded_by_name(workspace, make_params):
         train(make_params(), other, "mlp", warm_start=workspace.root / "nowhere")
 
 
+def test_a_start_of_another_form_is_not_used_and_the_record_says_so(workspace, make_params):
+    train(make_params(), workspace, "mlp")
+    other = Workspace(workspace.root, "wider")
+    wider = make_params(train={"settings": {"mlp": {"options": {"hidden": 64}}}})
+    trained = train(wider, other, "mlp", warm_start=workspace.candidate("mlp"))
+    assert trained.warm_start is None
+    assert trained.train_rows == (0, 384)
+    assert trained.notes["start"].startswith("fresh weights, not those offered: its options is {")
+    fresh = train(wider, Workspace(workspace.root, "fresh"), "mlp")
+    assert (fresh.validation_loss, fresh.notes.get("start")) == (trained.validation_loss, None)
+
+
 def in_a_process(*arguments):
     """Train in a process of its own, forked from one that has imported what it needs."""
     context = multiprocessing.get_context("forkserver")
