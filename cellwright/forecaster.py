@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from cellwright.data.windows import VALID, Windows
 from cellwright.errors import TrainingError
-from cellwright.families import member
 from cellwright.files import write_bytes
 from models._contract import Network, Problem
 
@@ -144,6 +143,7 @@ def build(candidate: Candidate, scaler: Scaler) -> Forecaster:
         "key": candidate.key,
         "model": candidate.model,
         "preset": candidate.preset,
+        "sha256": candidate.sha256,
         "options": asdict(candidate.options),
         "problem": asdict(candidate.problem),
         "scaler": scaler.kind,
@@ -162,7 +162,9 @@ def problem_from(stored: dict[str, Any]) -> Problem:
 
 def network_of(about: dict[str, Any]) -> Network:
     """A network of the form that a forecaster's header names, with fresh weights."""
-    module = member("models", about["model"], what="model")
+    from cellwright.training.candidates import module_of
+
+    module = module_of(about["model"], about.get("sha256"))
     known = {f.name for f in fields(module.Options)}
     if unknown := set(about["options"]) - known:
         raise TrainingError(f"model '{about['model']}' no longer has the options {sorted(unknown)}; train it again")

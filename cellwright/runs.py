@@ -17,16 +17,23 @@ from cellwright.errors import CellwrightError, FormatError, WorkspaceError
 from cellwright.files import read_json, whole_folder, write_text
 from cellwright.params import DATA_SECTIONS, Params, check
 from cellwright.results import DataVersion
+from cellwright.training import own_model
 from cellwright.workspace import Workspace
 
 _NOT_RESULTS = (*DATA_SECTIONS, "runner", "monitor", "for_dataset")  # where and when, not what
 
 
 def run_name(params: Params, data_hash: str) -> str:
-    """`<data set>-<hash of data version, parameters and code>`: the same command finds the same run again."""
+    """`<data set>-<hash of data version, parameters and code>`: the same command finds the same run again.
+
+    Raises:
+        ParamsError: a model of the user's own whose file is missing.
+    """
     content = params.model_dump(mode="json", by_alias=True)
     what = {key: value for key, value in content.items() if key not in _NOT_RESULTS}
-    digest = hashlib.sha256(json.dumps([data_hash, what, code_digest()], sort_keys=True).encode())
+    own = [own_model.sha256(model) for model, _ in map(own_model.split, params.train.models) if own_model.is_own(model)]
+    seen = [data_hash, what, code_digest(), *own]
+    digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode())
     return f"{params.dataset}-{digest.hexdigest()[:8]}"
 
 

@@ -11,8 +11,9 @@ from pydantic import Field
 from cellwright import runs
 from cellwright.energy.meter import idle_baseline
 from cellwright.params import Params, load
+from cellwright.training.checks import check_models
 from cellwright.training.workers import Workers
-from flows._catalogue import DEFAULT, ROOT, DataSet, Model
+from flows._catalogue import DEFAULT, ROOT, DataSet, Model, Other
 from flows._chain import compute
 from flows._hooks import notify
 from flows._runners import pool
@@ -31,7 +32,7 @@ from tasks.prepare_data import prepare_data
 )
 def benchmark(
     dataset: Annotated[DataSet, Field(description="Data set of the catalogue")] = DEFAULT,
-    models: Annotated[list[Model], Field(description="Candidates; none: those of params.yaml")] = [],  # noqa: B006 - only read
+    models: Annotated[list[Model | Other], Field(description="Candidates; none: those of params.yaml")] = [],  # noqa: B006 - only read
     budget_s: Annotated[float, Field(ge=0, description="Training seconds a candidate; 0: as in params.yaml")] = 0,
     promote: Annotated[bool, Field(description="Let the winner become the champion if it beats the present one")] = True,
     only_new: Annotated[bool, Field(description="Look for new upstream files first, and stop if there are none")] = False,
@@ -44,6 +45,7 @@ def benchmark(
         CellwrightError: what stopped it, with what to do.
     """
     params = _params(dataset, models, budget_s, overrides)
+    check_models(params)  # before the data are made
     idle_baseline(params.energy)  # before anything is busy
     ready = fresh or not runs.done_before(params, ROOT)
     with pool(params.runner, ready=ready) as workers:  # they import torch while the data are made
@@ -63,8 +65,8 @@ def _benchmark(params: Params, workers: Workers | None, *, promote: bool, only_n
     return ws.run
 
 
-def _params(dataset: DataSet, models: list[Model], budget_s: float, overrides: list[str]) -> Params:
+def _params(dataset: DataSet, models: list[Model | Other], budget_s: float, overrides: list[str]) -> Params:
     given = [*overrides, f"dataset={dataset.value}"]
-    given += [f"train.models=[{', '.join(m.value for m in models)}]"] if models else []
+    given += [f"train.models=[{', '.join(map(str, models))}]"] if models else []
     given += [f"train.budget_s={budget_s}"] if budget_s else []
     return load(ROOT / "params.yaml", given)

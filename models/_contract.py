@@ -105,7 +105,7 @@ class Network(nn.Module):
     """
 
     title: ClassVar[str]  # for people: "PredRNN++"
-    paper: ClassVar[str]  # reference, or "" where there is none
+    paper: ClassVar[str] = ""  # reference, where there is one
     inputs: ClassVar[tuple[Inputs, ...]]  # what it can take; the first is what it prefers
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     uses_known: ClassVar[bool] = True  # whether the calendar reaches its forecast

@@ -27,7 +27,7 @@ class Options(_contract.Options):
     hidden: int = option(64, "features of a step", low=1, high=1024)
     feedforward: int = option(64, "width of the perceptron along the features", low=1, high=4096)
     layers: int = option(2, "mixing layers over the history; one more follows over the target steps", low=1, high=16)
-    dropout: float = option(0.1, "share of activations dropped in training", low=0.0, high=0.9)
+    dropout: float = option(0.0, "share of activations dropped in training", low=0.0, high=0.9)
     residual: str = residual_option("last")
     mix: str = mix_option("flat")
 

@@ -13,6 +13,7 @@ from cellwright.files import explained, read_json, write_json
 from cellwright.panel import Panel, PanelSchema
 from cellwright.params import Params
 from cellwright.results import DataVersion, EnergyReading, Trained
+from cellwright.training import own_model
 from cellwright.training.halving import PAUSED, Rung, reached
 from cellwright.workspace import Workspace
 
@@ -79,7 +80,7 @@ def note_failure(params: Params, ws: Workspace, key: str, reason: str) -> None:
     record = ws.candidate(key) / RECORD
     if record.is_file():
         return
-    model, _, preset = key.partition(":")
+    model, preset = own_model.split(key)
     unknown: dict[str, Any] = {"paper": "", "problem": {}, "options": {}, "settings": {}}
     identity = {"key": key, "model": model, "preset": preset or None, "title": key, "seed": params.train.seed, **unknown}
     _failed(identity, data_version(ws, params.dataset), reason).save(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from cellwright.errors import ParamsError, UnknownName
 from cellwright.families import member
 from cellwright.panel import PanelSchema
 from cellwright.params import ModelSettings, Params
+from cellwright.training import own_model
 from models._contract import Inputs, Network, Options, Problem
 
 _DAY_S = 86_400
@@ -56,6 +57,7 @@ class Candidate:
     settings: Settings
     grid: tuple[int, int] | None  # of the data set
     source: Path  # the model's file
+    sha256: str | None = None  # of that file, where it is one of the user's own
 
     @property
     def title(self) -> str:
@@ -64,21 +66,21 @@ class Candidate:
 
 
 def resolve(params: Params, schema: PanelSchema, key: str, *, options: Mapping[str, Any] | None = None) -> Candidate:
-    """The candidate that `key` ("lstm", "vmrnn:b") stands for on a data set.
+    """The candidate that `key` ("lstm", "vmrnn:b", "path/mine.py", "neuralforecast:NHITS") stands for on a data set.
 
     Options are laid over each other: the model's defaults, its preset, `train.settings[key].options`, then `options` (what a
     search found).
 
     Raises:
         UnknownName: no such model, preset, target or feature; the message lists those there are.
-        ParamsError: options or inputs that the model does not take.
+        ParamsError: options or inputs that the model does not take; a file of the user's own that is no model.
     """
-    name, _, preset = key.partition(":")
-    module = _module(name)
+    name, preset = own_model.split(key)
+    module = module_of(name)
     network: type[Network] = module.Network
     settings = params.train.settings.get(key, ModelSettings())
     merged = {**_preset(network, name, preset), **settings.options, **(options or {})}
-    return Candidate(
+    candidate = Candidate(
         key=key,
         model=name,
         preset=preset or None,
@@ -88,12 +90,38 @@ def resolve(params: Params, schema: PanelSchema, key: str, *, options: Mapping[s
         settings=_settings(params, settings),
         grid=schema.grid,
         source=Path(str(module.__file__)),
+        sha256=module.sha256 if own_model.is_own(name) else None,
     )
+    if own_model.is_foreign(name):
+        _probe(candidate)
+    return candidate
 
 
-def _module(name: str) -> ModuleType:
-    """A model's module: a member of the zoo."""
+def module_of(name: str, trained: str | None = None) -> ModuleType:
+    """A model's module: a file of the user's own, a network of neuralforecast, or a member of the zoo.
+
+    `trained`: SHA-256 of the user's file when a forecaster was trained with it.
+
+    Raises:
+        UnknownName: there is no such model.
+        ParamsError: the file is no model, or neuralforecast is not installed.
+        TrainingError: the file is not what it was.
+    """
+    if own_model.is_own(name):
+        return own_model.module(name, trained)
+    library, colon, network = name.partition(":")
+    if library == "neuralforecast" and colon:
+        from cellwright.training import neuralforecast
+
+        return neuralforecast.module(network)
     return member("models", name, what="model")
+
+
+def _probe(candidate: Candidate) -> None:
+    from cellwright.training.probe import probe
+
+    c = candidate
+    probe(c.network, c.options, c.problem, name=c.key, file=c.source)
 
 
 def _preset(network: type[Network], model: str, preset: str) -> Mapping[str, Any]:
@@ -112,7 +140,7 @@ def parse_options(kind: type[Options], given: Mapping[str, Any], key: str) -> Op
         ParamsError: an unknown name (the nearest is named), a value of the wrong type or out of range.
     """
     where = f"train.settings.{key}.options"
-    defaults = {f.name: f.default for f in fields(kind)}
+    defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(kind)}
     for name, value in given.items():
         if name not in defaults:
             near = difflib.get_close_matches(name, defaults, n=1)

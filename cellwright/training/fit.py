@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -33,8 +32,6 @@ HISTORY = "history.jsonl"
 FITTERS = "cellwright.training.fitters"  # a family: each has fit(network, batches, *, seed)
 _PREPARED_FROM = 20_000  # windows of the sample that `Network.prepare` sees
 _VALIDATION_BATCH = 4  # times the training batch: no gradients are kept
-
-_seeding = threading.Lock()  # torch has one random state a process; candidates may train in threads
 
 Status = Literal["converged", "budget", "max_epochs", "closed form", "halved"]
 
@@ -96,7 +93,7 @@ def fit(
 def _start(candidate: Candidate, panel: Panel, spans: Spans, warm: Forecaster | None) -> Forecaster:
     s = candidate.settings
     scaler = fit_scaler(panel, candidate.problem, s.scaler, spans.train, s.clip)
-    with _seeding, torch.random.fork_rng(devices=[]):
+    with seeding.lock, torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(s.seed, 0))
         forecaster = build(candidate, scaler)
     if warm is None or candidate.network.closed_form:

@@ -29,6 +29,9 @@ def add_to(app: typer.Typer) -> None:
 
 def run(
     dataset: Dataset = None,
+    models: Annotated[
+        str | None, typer.Option(help="Candidates, with commas between: gru,vmrnn:b,path/to/mine.py. Else those of params.yaml.")
+    ] = None,
     overrides: Set = None,
     mirror: Annotated[str | None, typer.Option(help="Folder that holds copies of the data sources.")] = None,
     promote: Annotated[bool, typer.Option(help="Let the winner become champion if it beats the present one.")] = True,
@@ -38,6 +41,7 @@ def run(
 ) -> None:
     """Benchmark the models on a data set; register, publish and show the champion. Resumes what was interrupted."""
     ws = workspace()
+    overrides = [*(overrides or []), *([f"train.models=[{models}]"] if models else [])]
     params = parameters(ws, overrides, dataset)  # a wrong parameter is told before anything heavy starts
     _known(ws, params)
     if mirror:
@@ -45,7 +49,7 @@ def run(
     from flows._cli.start import run_benchmark
     from flows._cli.summary import summary
 
-    name = run_benchmark(ws, params.dataset, overrides or [], promote=promote, only_new=only_new, fresh=fresh, quiet=as_json)
+    name = run_benchmark(ws, params.dataset, overrides, promote=promote, only_new=only_new, fresh=fresh, quiet=as_json)
     done = replace(ws, run=name)
     show(done.leaderboard.read_text() if as_json else summary(done), as_json)
 
@@ -109,15 +113,12 @@ def gc(
 
 
 def _known(ws: Workspace, params: Params) -> None:
-    """Unknown data sets and models are told before anything heavy is started."""
+    """Unknown data sets and models, and files that are no model, are told before anything heavy is started."""
     from cellwright.catalogue import load_catalogue
-    from cellwright.families import members
+    from cellwright.training.checks import check_models
 
     load_catalogue(ws.catalogue).entry(params.dataset)
-    for key in params.train.models:
-        name = key.partition(":")[0].replace("-", "_")
-        if name not in members("models"):
-            raise UnknownName("model", name, members("models"))
+    check_models(params)
 
 
 def _compute_run(ws: Workspace, run: str | None, overrides: list[str] | None, dataset: str | None) -> tuple[Workspace, Params]:

@@ -1,0 +1,50 @@
+"""What can be told of `train.models` before the data are made."""
+
+from __future__ import annotations
+
+from cellwright.errors import UnknownName
+from cellwright.families import members
+from cellwright.params import Params
+from cellwright.training import own_model
+
+_SITES = 9
+
+
+def check_models(params: Params) -> None:
+    """Does every entry of `train.models` exist, and does a foreign network forecast what `problem` asks for?
+
+    Foreign networks (a file of the user's own, neuralforecast's) forecast nine sites of random numbers here, and what the data
+    set really has when they are resolved for their training.
+
+    Raises:
+        WrongUse: what is wrong with an entry; nothing was started.
+    """
+    for key in params.train.models:
+        model, _ = own_model.split(key)
+        if own_model.is_foreign(model):
+            _forecasts(params, key)
+        elif model.replace("-", "_") not in members("models"):
+            raise UnknownName("model", model, members("models"), "One of your own is named by its file: path/to/mine.py")
+
+
+def _forecasts(params: Params, key: str) -> None:
+    from cellwright.panel import Feature, PanelSchema, Segment
+    from cellwright.training.candidates import resolve
+
+    targets = params.problem.targets or ("target",)
+    names = dict.fromkeys((*targets, *params.problem.features))
+    schema = PanelSchema(
+        dataset=params.dataset,
+        sites=tuple(f"site {i}" for i in range(_SITES)),
+        features=tuple(Feature(name=name, unit="1") for name in names),
+        targets=targets,
+        cadence_s=600,
+        clock="utc",
+        start_ms=0,
+        rows=1,
+        segments=(Segment(name="all", start=0, stop=1),),
+        grid=(3, 3),
+        licence="",
+        attribution="",
+    )
+    resolve(params, schema, key)
