@@ -48,11 +48,16 @@ class RevIN(nn.Module):
 
 
 class Embed(frame.Embed):
-    """The common first block, whose encoder reads the normalised window; its mean is the base unless a residual is."""
+    """The common first block, whose encoder reads the normalised window; its mean is the base unless a residual is.
 
-    def __init__(self, problem: Problem, encoder: nn.Module, *, residual: str, revin: str, fold: bool = False) -> None:
+    Without `context` the head is left to what the encoder made of calendar and lags.
+    """
+
+    def __init__(
+        self, problem: Problem, encoder: nn.Module, *, residual: str, revin: str, fold: bool = False, context: bool = True
+    ) -> None:
         super().__init__(problem, encoder, residual=residual, fold=fold)
-        self.problem = problem
+        self.problem, self.with_context = problem, context and self.context.width > 0
         self.revin = RevIN(problem, scaled=revin == "full") if revin != "off" else None
 
     def forward(self, state: State) -> State:
@@ -61,7 +66,7 @@ class Embed(frame.Embed):
             x, known = self.fold(x, known)
         normal, out = self._normalised(x)
         out["h"] = self.encoder(normal, known)
-        if self.context.width:
+        if self.with_context:
             out["context"] = self.context(x, known)
         if self.base is not None:
             out["base"] = self.base(x)
