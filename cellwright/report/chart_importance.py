@@ -28,6 +28,9 @@ def importance(card: Scorecard, colours: Mapping[str, Look]) -> dict[str, tuple[
     found = {}
     for element, (how, of, caption, axis) in _CHARTS.items():
         tables = {f.key: t for f in card.finalists for t in f.importance if (t.how, t.of) == (how, of) and t.names}
+        if of == "site" and tables:  # finalists that see other neighbourhoods have other names for them
+            names = next(iter(tables.values())).names
+            tables = {key: t for key, t in tables.items() if t.names == names}
         if tables:
             found[element] = (caption, _bars(card, tables, colours, axis, ordered=of == "step"))
     return found

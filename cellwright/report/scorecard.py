@@ -128,8 +128,14 @@ def said(name: str, value: float | None, unit: str, *, as_factor: bool = False) 
     if value is None:
         return ABSENT
     if name.startswith(_GROWTH):
-        return f"× {number(1 + value)}" if as_factor else f"{value:+.1%}".replace("%", " %").replace("-", "−")
+        return f"× {number(1 + value)}" if as_factor else _per_cent(value)
     return f"{number(100 * value)} %" if name in _SHARES else quantity(value, unit)
+
+
+def _per_cent(value: float) -> str:
+    """Growth with its sign; 0.0 % has none."""
+    text = f"{value:+.1%}"
+    return "0.0 %" if text in ("+0.0%", "-0.0%") else text.replace("%", " %").replace("-", "−")
 
 
 def markdown(card: Scorecard) -> str:

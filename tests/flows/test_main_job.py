@@ -15,7 +15,7 @@ from cellwright.bundle.layout import verify
 from cellwright.workspace import Workspace
 
 NAME = "town--traffic_mbps--h6-3"
-OUR_LINE = re.compile(r"starting Prefect …|\d\d:\d\d:\d\d  (data|run|train|score|rank|register|publish|report) .*")
+OUR_LINE = re.compile(r"starting Prefect …|\d\d:\d\d:\d\d  (data|run|train|score|rank|probe|register|publish|report) .*")
 
 
 @pytest.fixture
