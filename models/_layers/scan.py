@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 LONGEST_LOOP = 8  # steps; of longer histories a few rows, and every exported graph, are scanned in parallel
-FEW_STATES = 1 << 13  # values of one step up to which the loop's many small operations cost more than the scan's extra work
+FEW_STATES = 1 << 12  # values of one step up to which the loop's many small operations cost more than the scan's extra work
 _VALUES_AT_ONCE = 1 << 16  # values of one step that stay in a core's cache (256 KB in float32)
 
 
