@@ -3,7 +3,8 @@
 Wu et al., Autoformer: decomposition transformers with auto-correlation for long-term series forecasting, NeurIPS 2021.
 Here correlations come from one product of all steps (the paper: by FFT; histories are short, and it exports), each window picks
 its own delays in training too, steps get learnt positions (delays are circular: nothing else tells the newest of six), keys
-and values are cut to the newest steps (paper: the first), and the trend starts from the last value (`residual`).
+and values are cut to the newest steps (paper: the first), the decoder starts from whole values (paper: their seasonal part, which
+hides their level from it), and the trend starts from a linear map of the history (`residual`).
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ class Options(_contract.Options):
     decoder_layers: int = option(1, "decoder layers", low=1, high=8)
     feedforward: int = option(64, "width of the feed-forward part", low=1, high=8192)
     factor: float = option(3.0, "delays kept of n: factor · ln n, at least two", low=0.1, high=100)
-    kernel: int = option(0, "steps of the moving average; 0: the paper's 25, or half of a shorter history", low=0, high=10_000)
+    kernel: int = option(25, "steps of the moving average; at most the sequence", low=1)
     start: int = start_option()
     dropout: float = option(0.05, "share of activations dropped in training", low=0.0, high=0.9)
     residual: str = option(
-        "last",
+        "linear",
         "what the trend of the target steps starts from: the history's mean (the paper), its last value, a linear map of it",
         choices=("mean", "last", "linear"),
     )
@@ -48,11 +49,6 @@ class Options(_contract.Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_heads(self.width, self.heads)
-
-
-def span(history: int, kernel: int) -> int:
-    """Steps of the moving average."""
-    return kernel or min(25, max(2, history // 2))
 
 
 class Average(nn.Module):
@@ -147,11 +143,11 @@ def heads(o: Options) -> Heads:
 class Layer(nn.Module):
     """Encoder layer: auto-correlation, then feed-forward; after each only the seasonal part goes on."""
 
-    def __init__(self, steps: int, kernel: int, o: Options) -> None:
+    def __init__(self, steps: int, o: Options) -> None:
         super().__init__()
         self.heads, self.drop = heads(o), nn.Dropout(o.dropout)
         self.feed = feedforward(o.width, o.feedforward, o.dropout, bias=False)
-        self.seasonal = Seasonal(steps, kernel)
+        self.seasonal = Seasonal(steps, o.kernel)
 
     def forward(self, h: Tensor) -> Tensor:
         """(rows, steps, width) to the same."""
@@ -162,11 +158,11 @@ class Layer(nn.Module):
 class DecoderLayer(nn.Module):
     """Decoder layer: three parts, each of which gives up its trend; their sum is the layer's share of the forecast's trend."""
 
-    def __init__(self, steps: int, kernel: int, o: Options) -> None:
+    def __init__(self, steps: int, o: Options) -> None:
         super().__init__()
         self.own, self.cross, self.drop = heads(o), heads(o), nn.Dropout(o.dropout)
         self.feed = feedforward(o.width, o.feedforward, o.dropout, bias=False)
-        self.average = Average(steps, kernel)
+        self.average = Average(steps, o.kernel)
 
     def forward(self, h: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Seasonal part and trend, both (rows, steps, width)."""
@@ -190,9 +186,9 @@ class Core(nn.Module):
     def __init__(self, problem: Problem, o: Options) -> None:
         super().__init__()
         self.history, self.horizon = problem.history, problem.horizon
-        kernel, asked = span(problem.history, o.kernel), start_steps(problem.history, o.start) + problem.horizon
-        self.encoder = nn.Sequential(*(Layer(problem.history, kernel, o) for _ in range(o.layers)), SeasonalNorm(o.width))
-        self.decoder = nn.ModuleList(DecoderLayer(asked, kernel, o) for _ in range(o.decoder_layers))
+        asked = start_steps(problem.history, o.start) + problem.horizon
+        self.encoder = nn.Sequential(*(Layer(problem.history, o) for _ in range(o.layers)), SeasonalNorm(o.width))
+        self.decoder = nn.ModuleList(DecoderLayer(asked, o) for _ in range(o.decoder_layers))
         self.norm = SeasonalNorm(o.width)
         values = problem.outputs * len(problem.targets) * problem.out_quantiles
         self.trends = nn.ModuleList(nn.Conv1d(o.width, values, 3, bias=False) for _ in range(o.decoder_layers))
@@ -248,8 +244,7 @@ class Network(_contract.Network):
     def __init__(self, problem: Problem, options: Options) -> None:
         super().__init__(problem, options)
         seen, fold, sites = chain(problem, options.mix)
-        seasonal = Seasonal(seen.history, span(seen.history, options.kernel))
-        tokens = Tokens(seen, options.width, start_steps(seen.history, options.start), seasonal=seasonal)
+        tokens = Tokens(seen, options.width, start_steps(seen.history, options.start))
         self.blocks = nn.Sequential()
         self.blocks.add_module("embed", Embed(seen, tokens, residual=options.residual, fold=fold))
         self.blocks.add_module("core", Core(seen, options))

@@ -59,7 +59,7 @@ class Tokens(nn.Module):
         self.calendar = nn.Linear(len(problem.known), width, bias=False) if problem.known else None
 
     def forward(self, x: Tensor, known: Tensor) -> Tensor:
-        h = self.extend(self.values(x.flatten(2)).transpose(1, 2)).transpose(1, 2)
+        h = self.extend(self.values(x.flatten(2)).transpose(1, 2)).transpose(1, 2).contiguous()
         return h if self.calendar is None else h + self.calendar(known)
 
 

@@ -32,15 +32,11 @@ def start_steps(history: int, asked: int) -> int:
 
 
 class Tokens(nn.Module):
-    """h (batch, H + L + F, width): a token a step; of the target steps, what is known of them is all they hold.
+    """h (batch, H + L + F, width): a token a step; of the target steps, what is known of them is all they hold."""
 
-    `seasonal`, if given, takes the values of the nodes (batch, H, values) to the part of them that the decoder starts from.
-    """
-
-    def __init__(self, problem: Problem, width: int, start: int, *, seasonal: nn.Module | None = None) -> None:
+    def __init__(self, problem: Problem, width: int, start: int) -> None:
         super().__init__()
-        self.start, self.seasonal = start, seasonal
-        self.values = problem.nodes * len(problem.features)
+        self.start = start
         self.steps, self.future = Steps(problem), Future(problem)
         self.past = nn.Linear(self.steps.width, width)
         self.begin = nn.Linear(self.steps.width, width)
@@ -49,15 +45,9 @@ class Tokens(nn.Module):
 
     def forward(self, x: Tensor, known: Tensor) -> Tensor:
         steps = self.steps(x, known)
-        parts = [self.past(steps), self.begin(self._started(steps)[:, -self.start :])]
+        parts = [self.past(steps), self.begin(steps[:, -self.start :])]
         parts.append(self._asked(x, known, parts[0]))
         return torch.cat(parts, 1) + self.position
-
-    def _started(self, steps: Tensor) -> Tensor:
-        if self.seasonal is None:
-            return steps
-        values, calendar = steps[..., : self.values], steps[..., self.values :]
-        return torch.cat((self.seasonal(values), calendar), 2)
 
     def _asked(self, x: Tensor, known: Tensor, like: Tensor) -> Tensor:
         """(batch, F, width); zeros, which leave only the position, where nothing is known."""

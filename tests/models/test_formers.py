@@ -84,11 +84,6 @@ def test_a_line_has_no_seasonal_part_away_from_its_ends():
     assert autoformer.Seasonal(8, 3)(h)[0, 1:-1].abs().max() < 1e-6
 
 
-@pytest.mark.parametrize(("history", "kernel", "steps"), [(6, 0, 3), (12, 0, 6), (144, 0, 25), (144, 7, 7)])
-def test_moving_average_follows_the_history(history, kernel, steps):
-    assert autoformer.span(history, kernel) == steps
-
-
 def test_trend_starts_from_the_mean_of_the_history(problem):
     network = autoformer.Network(problem(), autoformer.Options(residual="mean"))
     base = network.blocks.embed({"x": torch.arange(6.0).reshape(1, 6, 1, 1), "known": torch.zeros(1, 9, 0)})["base"]
