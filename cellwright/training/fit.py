@@ -23,13 +23,14 @@ from cellwright.training import loop, memory, seeding, warm_start
 from cellwright.training.batches import Drawn, Fixed, Pool, Scaled, derived_seed, scaled
 from cellwright.training.candidates import Candidate, Settings
 from cellwright.training.checkpoint import Checkpoint, Progress
+from cellwright.training.fitters import Ended
 from cellwright.training.halving import Rung
 from cellwright.training.rung import Compared, Pause, figure_at
 from models._contract import Batch, Network
 
 CHECKPOINT = "training.ckpt"
 HISTORY = "history.jsonl"
-FITTERS = "cellwright.training.fitters"  # a family: each has fit(network, batches, *, seed)
+FITTERS = "cellwright.training.fitters"  # a family: each has fit(network, batches, *, seed, budget_s)
 _PREPARED_FROM = 20_000  # windows of the sample that `Network.prepare` sees
 _VALIDATION_BATCH = 4  # times the training batch: no gradients are kept
 
@@ -112,8 +113,8 @@ def prepare(forecaster: Forecaster, training: Pool) -> None:
         forecaster.network.prepare(Scaled(sample, forecaster))
 
 
-def fit_closed_form(network: Network, batches: Iterable[Batch], *, seed: int) -> None:
-    """Fit a network without gradient descent: by its own closed form, or by the fitter that it names."""
+def fit_closed_form(network: Network, batches: Iterable[Batch], *, seed: int, budget_s: float | None = None) -> Ended:
+    """Fit a network without gradient descent: by its own closed form, or by the fitter that it names, which keeps to the budget."""
     if network.fitter:
         ended: Ended = member(FITTERS, network.fitter, what="fitter").fit(network, batches, seed=seed, budget_s=budget_s)
         return ended
@@ -232,12 +233,13 @@ def _fit_closed_form(
         _begin_history(folder, [])
     forecaster.eval()
     with torch.no_grad():
-        fit_closed_form(forecaster.network, Scaled(training, forecaster), seed=s.seed)
+        some = Scaled(training, forecaster, most=forecaster.network.most_windows(s.budget_s), seed=s.seed)
+        ended = fit_closed_form(forecaster.network, some, seed=s.seed, budget_s=s.budget_s - (time.monotonic() - began))
         loss = mean_loss(forecaster, Fixed(validation, batch=s.batch, limit=s.validation_windows, seed=s.seed), s.loss)
     return Fitted(
         forecaster=forecaster,
-        status="closed form",
-        reason="fitted in closed form: nothing to converge",
+        status=ended.status,
+        reason=ended.reason,
         epochs=0,
         windows=training.site_windows,
         train_s=time.monotonic() - began,
