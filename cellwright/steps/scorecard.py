@@ -92,13 +92,16 @@ def _run(params: Params, ws: Workspace, jobs: Sequence[Job], workers: Workers | 
         return
     from cellwright.training.workers import WorkerDied
 
-    with ThreadPoolExecutor(workers.count) as threads:
+    threads = ThreadPoolExecutor(workers.count)
+    try:
         started = {threads.submit(workers.run, f"probed {job[0]}", probe_one, plain, ws, *job): job for job in jobs}
         for future in as_completed(started):
             try:
                 yield started[future], future.result()
             except WorkerDied as error:
                 yield started[future], _failed(started[future][1], str(error))
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for what is under way: it ends with the workers
 
 
 def _kept(params: Params, ws: Workspace, keys: Sequence[str]) -> dict[Job, Found]:
