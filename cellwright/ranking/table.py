@@ -37,9 +37,9 @@ def _headline(board: Leaderboard) -> str:
 
 def _by_group(board: Leaderboard) -> Iterator[RenderableType]:
     """What the main table leaves out, under the headings of the KPIs' groups, a few columns at a time."""
-    present, main = columns(board), main_kpis(board)
-    for group in dict.fromkeys(board.kpi_groups.get(name, "") for name in present):
-        kpis = [name for name in present if board.kpi_groups.get(name, "") == group and name not in main]
+    groups = {name: board.kpi_groups.get(name, "") for name in columns(board)[len(main_kpis(board)) :]}
+    for group in dict.fromkeys(groups.values()):
+        kpis = [name for name in groups if groups[name] == group]
         for first in range(0, len(kpis), MOST_KPIS):
             yield Text(f"{group}{', continued' if first else ''}", style="bold")
             yield _table(board, kpis[first : first + MOST_KPIS], alone=False)
@@ -53,9 +53,9 @@ def _coverage(board: Leaderboard) -> Table:
     nominal = next(list(row.coverage) for row in board.rows if row.coverage)
     table.add_column("model", no_wrap=True)
     for share in nominal:
-        table.add_column(f"observed in the\n{float(share):.0%} interval", justify="right")
+        table.add_column(f"observed in the\n{100 * float(share):.0f} % interval", justify="right")
     for row in board.rows:
-        table.add_row(_name(board, row), *(f"{row.coverage[s]:.1%}" if s in row.coverage else ABSENT for s in nominal))
+        table.add_row(_name(board, row), *(f"{100 * row.coverage[s]:.1f} %" if s in row.coverage else ABSENT for s in nominal))
     return table
 
 

@@ -35,12 +35,12 @@ def coverage_table(record: Record) -> tuple[list[str], list[Covered]]:
         Covered(
             c.title,
             c.key == record.board.choice.key,
-            [f"{calibration.coverage[n]:.1%}" if n in calibration.coverage else ABSENT for n in nominal],
+            [f"{100 * calibration.coverage[n]:.1f} %" if n in calibration.coverage else ABSENT for n in nominal],
             quantity(c.scored.test.get(_WIDTH) if c.scored else None, record.board.kpi_units.get(_WIDTH, record.board.unit)),
         )
         for c, calibration in found
     ]
-    return [f"{float(n):.0%}" for n in nominal], rows
+    return [f"{100 * float(n):.0f} %" for n in nominal], rows
 
 
 def reliability(record: Record, looks: Mapping[str, Look]) -> Figure | None:
@@ -66,7 +66,7 @@ def reliability(record: Record, looks: Mapping[str, Look]) -> Figure | None:
     }
     x = {"title": "Quantile (%)", "range": [0, 100], "tickvals": data[0]["x"], "tickangle": 0}
     reach = 1.15 * max(1.0, *(abs(v) for trace in data for v in trace["y"] if v is not None))
-    y = {"title": "Truth below it, observed minus nominal (points)", "range": [-reach, reach]}
+    y = {"title": "Truth below it: observed − nominal (points)", "range": [-reach, reach]}
     return figure(data, x=x, y=y, shapes=[rule])
 
 

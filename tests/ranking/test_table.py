@@ -109,7 +109,7 @@ def test_all_kpis_stand_under_their_groups_when_they_are_asked_for():
     assert max(map(len, lines)) <= 100
     headings = [line.strip() for line in lines if line.strip() in ("accuracy", "calibration", "cost")]
     assert headings == ["accuracy", "calibration", "cost"]
-    assert any("51.0%" in line and "93.8%" in line for line in lines)
+    assert any("51.0 %" in line and "93.8 %" in line for line in lines)
     assert sum("CRPS" in line for line in lines) == 1
 
 

@@ -240,7 +240,7 @@ def test_calibration_is_told_as_shares_of_the_truth(page):
         [0.03 / 0.025, 0.07 / 0.075, 0.14 / 0.15, 0.96, 0.96, 0.16 / 0.15, 0.08 / 0.075, 1.6], rel=1e-3
     )
     assert sum(bars["width"]) == pytest.approx(1)
-    assert "48.0% 78.0% 93.0%" in page.text
+    assert "48.0 % 78.0 % 93.0 %" in page.text
 
 
 def test_what_was_never_calibrated_is_said_to_be_so(tmp_path):
