@@ -26,12 +26,12 @@ from models._layers.patch import centre, edge, frames, padded
 class Options(_contract.Options):
     """Options of PredRNN++."""
 
-    channels: int = option(16, "channels of the first layer and of the highway", low=1, high=512)
-    upper: int = option(16, "channels of the further layers", low=1, high=512)
+    channels: int = option(8, "channels of the first layer and of the highway", low=1, high=512)
+    upper: int = option(8, "channels of the further layers", low=1, high=512)
     layers: int = option(2, "causal LSTMs in a stack", low=2, high=8)
     kernel: int = option(3, "pixels along a kernel's edge", choices=(1, 3, 5, 7))
     piece: int = option(0, "pixels along the edge of what becomes one place; 0: as few as give 3 × 3 places", low=0, high=16)
-    residual: str = residual_option("last")
+    residual: str = residual_option("linear")
 
 
 class Places(nn.Module):
@@ -79,9 +79,9 @@ class CausalLSTM(nn.Module):
         self.hidden = hidden
         self.of_x = conv(inputs, 7 * hidden, kernel, bias=True)
         self.of_state = conv(2 * hidden, 3 * hidden, kernel)
-        self.of_memory = conv(below, 4 * hidden, kernel)
-        self.of_cell = conv(hidden, 4 * hidden, kernel)
-        self.of_new_memory = conv(hidden, hidden, kernel)
+        self.of_memories = conv(hidden + below, 3 * hidden, kernel)
+        self.mapped = conv(below, hidden, kernel)
+        self.out = conv(2 * hidden, hidden, kernel)
         self.merge = conv(2 * hidden, hidden, 1)
         with torch.no_grad():  # parts lie as i, f, g, i', f', g', o: forgetting starts rare
             self.of_x.bias.view(7, hidden)[[1, 4]] = 1.0
@@ -91,11 +91,9 @@ class CausalLSTM(nn.Module):
         n = self.hidden
         x_state, x_memory, x_out = x_parts.split((3 * n, 3 * n, n), 1)
         c = renewed(c, x_state + self.of_state(torch.cat((h, c), 1)))
-        cell_memory, cell_out = self.of_cell(c).split((3 * n, n), 1)
-        memory_memory, mapped = self.of_memory(m).split((3 * n, n), 1)
-        m = renewed(mapped.tanh(), x_memory + cell_memory + memory_memory)
-        o = x_out + cell_out + self.of_new_memory(m)
-        return o.tanh() * self.merge(torch.cat((c, m), 1)).tanh(), c, m
+        m = renewed(self.mapped(m).tanh(), x_memory + self.of_memories(torch.cat((c, m), 1)))
+        both = torch.cat((c, m), 1)
+        return (x_out + self.out(both)).tanh() * self.merge(both).tanh(), c, m
 
 
 class Highway(nn.Module):
@@ -134,13 +132,12 @@ class Core(nn.Module):
         first = self.layers[0].of_x(x.flatten(0, 1)).unflatten(0, (-1, x.shape[1])).unbind(1)  # no step waits for another
         zeros = [torch.zeros_like(first[0][:, :width]) for width in self.widths]
         h, c, m, z, tops = list(zeros), list(zeros), zeros[-1], zeros[0], []
-        for parts in first:
-            for i, layer in enumerate(self.layers):
-                if i == 1:
-                    z = self.highway(h[0], z)
-                if i:
-                    parts = layer.of_x(z if i == 1 else h[i - 1])
-                h[i], c[i], m = layer(parts, h[i], c[i], m)
+        for x_parts in first:
+            h[0], c[0], m = self.layers[0](x_parts, h[0], c[0], m)
+            z = below = self.highway(h[0], z)
+            for i, layer in enumerate(self.layers[1:], 1):
+                h[i], c[i], m = layer(layer.of_x(below), h[i], c[i], m)
+                below = h[i]
             tops.append(h[-1])
         return tops
 

@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from models import _contract
 from models._contract import Inputs, Problem, State, Trial, option

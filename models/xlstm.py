@@ -54,7 +54,7 @@ def matrix_memory(q_BHTE: Tensor, k_BHTE: Tensor, v_BHTE: Tensor, i_BHT: Tensor,
     largest = log_weight.amax(3, keepdim=True)
     read = (q_BHTE @ k_BHTE.transpose(2, 3)) * q_BHTE.shape[3] ** -0.5 * (log_weight - largest).exp()
     total = torch.maximum(read.sum(3, keepdim=True).abs(), (-largest).exp())
-    return (read / (total + 1e-6)) @ v_BHTE
+    return (read / total.clamp_min(1e-6)) @ v_BHTE
 
 
 class CausalConv(nn.Module):
@@ -77,7 +77,7 @@ class HeadLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(heads, width, parts * width).uniform_(-(width**-0.5), width**-0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        heads, width, out = self.weight.shape
+        heads, width, _ = self.weight.shape
         rows = x.unflatten(2, (heads, width)).permute(2, 0, 1, 3)
         return torch.bmm(rows.flatten(1, 2), self.weight).unflatten(1, (-1, x.shape[1]))
 
