@@ -32,18 +32,25 @@ def unfit(folder: Path, candidate: Candidate, schema: PanelSchema) -> str | None
 
     if not (folder / FILE).is_file():
         raise TrainingError(f"cannot start from {folder}: there is no {FILE} in it; train without a warm start")
-    settings = candidate.settings
-    wanted = {
+    try:
+        about = Forecaster.load(folder).about
+    except TrainingError as error:  # its model has changed its form since
+        return str(error)
+    return difference(about, _wanted(candidate, schema, about["problem"]))
+
+
+def _wanted(candidate: Candidate, schema: PanelSchema, started: Mapping[str, Any]) -> dict[str, Any]:
+    """The form of the candidate. Neighbours that the start found by correlation are kept: the candidate looks for none."""
+    settings, plain = candidate.settings, as_json(candidate)
+    found = {"nearest": started["nearest"]} if "nearest" in started and not plain["problem"].get("nearest") else {}
+    return {
         "model": candidate.model,
-        **as_json(candidate),
+        "options": plain["options"],
+        "problem": {**plain["problem"], **found},
         "scaler": settings.scaler,
         "clip": settings.clip,
         "sites": list(schema.sites),
     }
-    try:
-        return difference(Forecaster.load(folder).about, wanted)
-    except TrainingError as error:  # its model has changed its form since
-        return str(error)
 
 
 def _short(value: object) -> str:

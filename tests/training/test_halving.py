@@ -275,3 +275,11 @@ def test_the_energy_of_a_paused_training_is_of_all_its_stretches(workspace, make
     assert trained.energy.cpu_s >= trained.cpu_s * 0.9
     assert "resumed" not in trained.energy.meter  # nothing was lost, hence nothing estimated
     assert Panel.open(workspace.panel("toy")).schema.rows == 480
+
+
+def test_a_step_by_itself_trains_in_full_and_says_so(workspace, make_params, capsys):
+    from flows._cli.steps import perform
+
+    perform("train", make_params(train={"models": ["mlp"]}, halving={"rungs": 2}), workspace, "mlp")
+    assert "halving.rungs is 2: a step by itself compares nobody, so all train in full" in capsys.readouterr().out
+    assert record_of(workspace, "mlp").status == "max_epochs"
