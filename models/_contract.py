@@ -46,6 +46,7 @@ class Problem:
     season: int = 144  # steps in a day
     grid: tuple[int, int] | None = None  # (rows, columns) of the nodes, where they lie on a grid
     quantiles: tuple[float, ...] = ()  # empty: one point forecast
+    edges: tuple[tuple[int, int, float], ...] = ()  # (node, other node, weight), where the data set has them and `reads_edges`
 
     def lag_channel(self, target: str, lag: int) -> int:
         """Position in `features` of a target's lag channel."""
@@ -111,6 +112,7 @@ class Network(nn.Module):
     uses_known: ClassVar[bool] = True  # whether the calendar reaches its forecast
     uses_lags: ClassVar[bool] = True  # whether lag channels do
     uses_features: ClassVar[bool] = True  # whether channels other than the targets, their lags and `valid` do
+    reads_edges: ClassVar[bool] = False  # whether it wants the data set's own graph, with inputs "all"
     causal: ClassVar[bool] = False  # its core has `sequence(state)`: (batch, history, ...) whose step t saw no later step
     closed_form: ClassVar[bool] = False  # fitted by `fit_closed_form` (or by its `fitter`) instead of gradient descent
     fitter: ClassVar[str] = ""  # the member of cellwright/training/fitters that fits it, where torch alone cannot

@@ -20,7 +20,7 @@ from models import _contract
 from models._contract import Batch, Inputs, Problem, State, Trial, option
 from models._layers import views
 from models._layers.frame import RESIDUALS, base, residual_option
-from models._layers.graph import Correlation, chebyshev, grid_adjacency, nearest
+from models._layers.graph import Correlation, chebyshev, grid_adjacency, nearest, weighted
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Options(_contract.Options):
     order: int = option(3, "hops of a graph convolution, itself included (Chebyshev polynomials)", low=1, high=8)
     adjacency: str = option(
         "auto",
-        "edges of the graph: the grid's, the sites that correlate on training rows, or the grid where there is one",
-        choices=("auto", "grid", "correlation"),
+        "edges of the graph: the grid's, the data set's own, or the sites that correlate on training rows; auto: the first there is",
+        choices=("auto", "grid", "data", "correlation"),
     )
     neighbours: int = option(8, "edges of a site to those it correlates with most", low=1, high=1000)
     site_width: int = option(8, "width of the vector learnt of each site; 0: none, as in the paper", low=0, high=256)
@@ -201,19 +201,38 @@ class Network(_contract.Network):
     inputs: ClassVar[tuple[Inputs, ...]] = ("all", "patch", "site")
     presets: ClassVar = {"paper": {"channels": 64, "graph_channels": 16, "site_width": 0, "residual": "none"}}
     causal = True
+    reads_edges = True
     max_values = 24_000  # of 2,000 sites × 12 steps: the graph is a dense matrix of sites × sites
 
     def __init__(self, problem: Problem, options: Options) -> None:
         super().__init__(problem, options)
-        if options.adjacency == "grid" and problem.grid is None and problem.nodes > 1:
-            raise ValueError("adjacency 'grid' needs sites on a grid, and these are on none; use 'correlation' or 'auto'")
+        self.graph = self._chosen()
         embed = Embed(problem, options)
         self.blocks = nn.Sequential()
         self.blocks.add_module("embed", embed)
         self.blocks.add_module("core", Core(problem, embed.width, options))
         self.blocks.add_module("head", Head(problem, options.channels, options))
-        if problem.grid is not None and options.adjacency != "correlation":
+        if problem.grid is not None and self.graph == "grid":
             self._connect(grid_adjacency(*problem.grid))
+        elif self.graph == "data":
+            self._connect(weighted(problem.edges, problem.nodes))
+
+    def _chosen(self) -> str:
+        """Where the edges are from.
+
+        Raises:
+            ValueError: from where there are none.
+        """
+        p, asked = self.problem, self.options.adjacency
+        there = {"grid": p.grid is not None or p.nodes == 1, "data": bool(p.edges), "correlation": True}
+        chosen: str = asked if asked != "auto" else next(name for name, known in there.items() if known)
+        if not there[chosen]:
+            raise ValueError(
+                f"adjacency '{chosen}': these sites lie on no grid; use 'correlation' or 'auto'"
+                if chosen == "grid"
+                else "adjacency 'data': the data set knows no edges between these sites; use 'correlation' or 'auto'"
+            )
+        return chosen
 
     def _connect(self, adjacency: Tensor) -> None:
         core = self.blocks.core
@@ -233,7 +252,7 @@ class Network(_contract.Network):
     @torch.no_grad()
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Connect the nodes that correlate on training windows, where no grid says which are neighbours."""
-        if self.problem.nodes == 1 or (self.problem.grid is not None and self.options.adjacency != "correlation"):
+        if self.graph != "correlation" or self.problem.nodes == 1:
             return
         correlation = Correlation(self.problem.nodes)
         for batch in batches:

@@ -197,6 +197,7 @@ def _problem(params: Params, schema: PanelSchema, key: str, network: type[Networ
         season=max(1, round(_DAY_S / schema.cadence_s)),
         grid=grid,
         quantiles=asked.quantiles,
+        edges=(schema.adjacency or ()) if network.reads_edges and inputs == "all" else (),
     )
     return _with_channels(problem, network, key)
 

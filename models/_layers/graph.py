@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,14 @@ def grid_adjacency(rows: int, columns: int) -> Tensor:
     down, across = (place[:, None] - place[None, :] for place in (row, column))
     distance = (down.square() + across.square()).float().sqrt()
     return torch.where((distance > 0) & (distance < 2), 1 / distance.clamp(min=1), 0.0)
+
+
+def weighted(edges: Iterable[Sequence[float]], nodes: int) -> Tensor:
+    """(nodes, nodes) symmetric: the larger weight of (node, other node, weight) and its way back; 0 where there is no edge."""
+    found = torch.zeros(nodes, nodes)
+    for node, other, weight in edges:
+        found[int(node), int(other)] = weight
+    return torch.maximum(found, found.T)
 
 
 def nearest(correlation: Tensor, count: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from models import stgcn
 from models._contract import Batch
-from models._layers.graph import Correlation, chebyshev, grid_adjacency, nearest
+from models._layers.graph import Correlation, chebyshev, grid_adjacency, nearest, weighted
 
 ROOT_HALF = 0.5**0.5
 
@@ -103,8 +103,19 @@ def test_where_there_is_a_grid_it_is_the_graph_unless_correlation_is_asked_for(p
     torch.testing.assert_close(forms["auto"], chebyshev(grid_adjacency(2, 2), 3)[1:])
     torch.testing.assert_close(forms["grid"], forms["auto"])
     assert not torch.allclose(forms["correlation"], forms["auto"])
-    with pytest.raises(ValueError, match="needs sites on a grid"):
-        stgcn.Network(all_sites(problem, 4), stgcn.Options(adjacency="grid"))
+    for name, said in (("grid", "these sites lie on no grid"), ("data", "the data set knows no edges")):
+        with pytest.raises(ValueError, match=said):
+            stgcn.Network(all_sites(problem, 4), stgcn.Options(adjacency=name))
+
+
+def test_edges_of_the_data_set_are_taken_both_ways(problem):
+    edges = ((0, 1, 0.5), (1, 0, 0.75), (1, 2, 1.0))
+    expected = torch.tensor([[0, 0.75, 0], [0.75, 0, 1.0], [0, 1.0, 0]])
+    torch.testing.assert_close(weighted(edges, 3), expected)
+    for options in (stgcn.Options(), stgcn.Options(adjacency="data")):
+        network = stgcn.Network(all_sites(problem, 3, edges=edges), options)
+        network.prepare([])
+        torch.testing.assert_close(network.blocks.core.polynomials, chebyshev(expected, 3)[1:])
 
 
 def test_what_correlation_found_is_saved_with_the_weights(problem):
