@@ -22,7 +22,7 @@ def check_heads(width: int, heads: int) -> None:
 class Full(nn.Module):
     """Scaled dot-product attention (Vaswani et al., 2017): every query sees every key, or, if `causal`, no later one.
 
-    Without dropout of its own: with it torch leaves the fused path on a CPU, which trains twice as fast.
+    Without dropout of its own: with it torch leaves the fused path on a CPU.
     """
 
     def __init__(self, *, causal: bool = False) -> None:
