@@ -22,6 +22,7 @@ from cellwright.files import write_bytes
 from models._contract import Network, Problem
 
 if TYPE_CHECKING:
+    from cellwright.data.maps import Maps
     from cellwright.data.scaler import Scaler
     from cellwright.training.candidates import Candidate
 
@@ -60,14 +61,32 @@ class Forecaster(nn.Module):
         """Forecast in raw units (shapes above)."""
         return self.denormalise(self.network(self.normalise(history, site), known), site)
 
+    def forward_map(self, history: Tensor, known: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What `forward` says of every site, patches computed once; only where `network.maps`, and with inputs "patch".
+
+        history (B, H, S, C) and known as in `forward`; grid: (rows, columns) of the sites. Returns (B, F, S, T, Q), raw units.
+        """
+        x = self._scaled(history, self.center[None, None], self.scale[None, None])
+        y = self.network.forward_map(x.reshape(*x.shape[:2], *grid, -1), known)
+        targets = len(self.problem.targets)
+        return self._raw(y, self.center[None, None, :, :targets], self.scale[None, None, :, :targets])
+
     def normalise(self, history: Tensor, site: Tensor) -> Tensor:
         """Scaled history of the same shape; 0, the site's usual value, where it is missing."""
+        return self._scaled(history, self._per_node(self.center, site), self._per_node(self.scale, site))
+
+    def _scaled(self, history: Tensor, center: Tensor, scale: Tensor) -> Tensor:
         missing = torch.isnan(history)  # taken first: runtimes differ in what NaN becomes on its way
-        x = torch.where(self.logged, torch.log1p(history.clamp(min=0)), history) if self.about["scaler"] == "log" else history
-        x = (x - self._per_node(self.center, site)) / self._per_node(self.scale, site)
+        x = torch.where(self.logged, self._log(history), history) if self.about["scaler"] == "log" else history
+        x = (x - center) / scale
         if self.clip is not None:
             x = x.clamp(-self.clip, self.clip)
         return torch.where(missing, 0.0, x)
+
+    def _log(self, history: Tensor) -> Tensor:
+        """log(1 + x). Runtimes differ in its last bit: rounded from float64, they agree for a network that jumps."""
+        x = history.clamp(min=0)
+        return torch.log1p(x.double()).to(x.dtype) if self.network.jumps else torch.log1p(x)
 
     def normalise_target(self, target: Tensor, site: Tensor) -> Tensor:
         """Scaled target (B, F, O, T), unclipped."""
@@ -80,7 +99,10 @@ class Forecaster(nn.Module):
         A head learns its quantiles one by one, so they may cross; put in order they are never worse (Chernozhukov, Fernández-Val
         and Galichon, "Quantile and probability curves without crossing", Econometrica 78, 2010).
         """
-        raw = y * self._per_output(self.scale, site).unsqueeze(-1) + self._per_output(self.center, site).unsqueeze(-1)
+        return self._raw(y, self._per_output(self.center, site), self._per_output(self.scale, site))
+
+    def _raw(self, y: Tensor, center: Tensor, scale: Tensor) -> Tensor:
+        raw = y * scale.unsqueeze(-1) + center.unsqueeze(-1)
         if len(self.problem.quantiles) > 1:
             raw = raw.sort(dim=-1).values
         return torch.expm1(raw) if self.about["scaler"] == "log" else raw
@@ -130,13 +152,14 @@ class Forecaster(nn.Module):
 
 def build(candidate: Candidate, scaler: Scaler) -> Forecaster:
     """A forecaster with fresh weights (torch's current seed) and the scaler's numbers."""
+    from cellwright.data.channels import joined
     from cellwright.data.windows import neighbours_of
 
     table = neighbours_of(candidate.problem, len(scaler.sites), candidate.grid)
     tensors = {
         "center": torch.from_numpy(scaler.center),
         "scale": torch.from_numpy(scaler.scale),
-        "logged": torch.tensor([channel != VALID for channel in candidate.problem.features]),
+        "logged": torch.tensor([name != VALID and not joined(candidate.problem, name) for name in candidate.problem.features]),
         "neighbours": torch.zeros((0, 0), dtype=torch.int64) if table is None else torch.from_numpy(table),
     }
     about = {
@@ -191,19 +214,33 @@ def answer_panel(forecaster: Forecaster, windows: Windows, origins: np.ndarray, 
     problem = forecaster.problem
     shape = (len(origins), problem.horizon, windows.sites, len(problem.targets), problem.out_quantiles)
     out = np.empty(shape, dtype=np.float32)
-    at_once = max(1, batch // windows.sites)
+    at_once, maps = max(1, batch // windows.sites), _maps_of(forecaster, windows)
     was_training = forecaster.training
     forecaster.eval()
     with torch.inference_mode():
         for first in range(0, len(origins), at_once):
             some = origins[first : first + at_once]
-            out[first : first + len(some)] = _forecast(forecaster, windows, some, batch)
+            out[first : first + len(some)] = _whole(forecaster, maps, some) if maps else _each(forecaster, windows, some, batch)
     forecaster.train(was_training)
     return out
 
 
-def _forecast(forecaster: Forecaster, windows: Windows, origins: np.ndarray, batch: int) -> np.ndarray:
-    """(origins, F, S, T, Q)."""
+def _maps_of(forecaster: Forecaster, windows: Windows) -> Maps | None:
+    """What to forecast whole grids from; None: the network, or its inputs, want them site by site."""
+    from cellwright.data.maps import Maps
+
+    return Maps(windows) if forecaster.network.maps and forecaster.problem.inputs == "patch" else None
+
+
+def _whole(forecaster: Forecaster, maps: Maps, origins: np.ndarray) -> np.ndarray:
+    """(origins, F, S, T, Q), every site of the grid at once."""
+    history, known = (torch.from_numpy(a).to(forecaster.center.device) for a in maps.gather(origins))
+    answer: np.ndarray = forecaster.forward_map(history, known, maps.grid).cpu().numpy()
+    return answer
+
+
+def _each(forecaster: Forecaster, windows: Windows, origins: np.ndarray, batch: int) -> np.ndarray:
+    """(origins, F, S, T, Q), site by site."""
     if forecaster.problem.inputs == "all":
         return _answer(forecaster, windows, origins, np.zeros(len(origins), np.int64))
     times, sites = np.repeat(origins, windows.sites), np.tile(np.arange(windows.sites), len(origins))

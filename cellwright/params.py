@@ -69,7 +69,7 @@ class ProblemParams(Section):
     patch: Count = Field(5, description="edge K of a K×K neighbourhood, odd")
     calendar: bool = Field(True, description="whether hour and weekday reach the models")
     holidays: str | None = Field(
-        None, description="country, or country-region, whose public holidays reach the models (IT, IT-25); null: none"
+        None, description="country, or country-region, whose public holidays reach the models (IT, IT-MI); null: none"
     )
     neighbours: Annotated[int, Field(ge=0)] = Field(0, description="nearest sites whose mean is a further feature; 0: none")
     exogenous: tuple[str, ...] = Field((), description="files of series joined by time: `path` or `path:column` (CSV, Parquet)")

@@ -26,13 +26,17 @@ _NOT_RESULTS = (*DATA_SECTIONS, "runner", "monitor", "for_dataset")  # where and
 def run_name(params: Params, data_hash: str) -> str:
     """`<data set>-<hash of data version, parameters and code>`: the same command finds the same run again.
 
+    Files that the parameters name count by what is in them.
+
     Raises:
-        ParamsError: a model of the user's own whose file is missing.
+        ParamsError: a model of the user's own, or a series joined by time, whose file is missing.
     """
+    from cellwright.data.exogenous import digests
+
     content = params.model_dump(mode="json", by_alias=True)
     what = {key: value for key, value in content.items() if key not in _NOT_RESULTS}
     own = [own_model.sha256(model) for model, _ in map(own_model.split, params.train.models) if own_model.is_own(model)]
-    seen = [data_hash, what, code_digest(), *own]
+    seen = [data_hash, what, code_digest(), *own, *digests(params.problem.exogenous)]
     digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode())
     return f"{params.dataset}-{digest.hexdigest()[:8]}"
 

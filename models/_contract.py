@@ -47,6 +47,9 @@ class Problem:
     grid: tuple[int, int] | None = None  # (rows, columns) of the nodes, where they lie on a grid
     quantiles: tuple[float, ...] = ()  # empty: one point forecast
     edges: tuple[tuple[int, int, float], ...] = ()  # (node, other node, weight), where the data set has them and `reads_edges`
+    holidays: str = ""  # country or country-region whose public holidays `holiday` marks
+    exogenous: tuple[str, ...] = ()  # sources of the series joined by time, `path:column`; the column names the channel
+    nearest: tuple[int, ...] = ()  # neighbours of each site, one after the other, where positions do not tell them
 
     def lag_channel(self, target: str, lag: int) -> int:
         """Position in `features` of a target's lag channel."""

@@ -2,8 +2,9 @@
 
 Hoerl and Kennard, Technometrics 12(1), 1970.
 The forecast is linear in the last `history` values of the targets of all nodes, the hour of the first target step (24 one-hot
-columns) and, if asked, the lag values. Features are standardised on the training windows, targets centred, the intercept not
-penalised. A masked target counts in no output's fit. Quantiles are those of a normal distribution around the forecast.
+columns) and, if asked, the lag values. Above 500 sites those are the nodes of a site's neighbourhood on the grid. Features are
+standardised on the training windows, targets centred, the intercept not penalised. A masked target counts in no output's fit.
+Quantiles are those of a normal distribution around the forecast.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from models._layers import views
 from models._layers.least_squares import Sums, solve
 
 HOURS = 24
+_ALL_SITES = 500  # above it a site is forecast from its neighbourhood
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,13 @@ class Network(_contract.Network):
         outputs = problem.horizon * problem.outputs * len(problem.targets)
         self.blocks.add_module("core", Affine(design.width, outputs))
         self.blocks.add_module("head", Head(problem))
+
+    @classmethod
+    def preferred_inputs(cls, sites: int, *, on_grid: bool, values_per_site: int = 1) -> Inputs:
+        """All sites at once, as long as there are few; of many, those around a site say all that can be learnt of it."""
+        if sites <= _ALL_SITES:
+            return super().preferred_inputs(sites, on_grid=on_grid, values_per_site=values_per_site)
+        return "patch" if on_grid else "site"
 
     @classmethod
     def space(cls, trial: Trial) -> dict[str, Any]:

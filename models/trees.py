@@ -104,7 +104,7 @@ class Design(nn.Module):
         parts += [self.thin(own[..., self.others])] if self.others else []
         parts += self._around(x, last)
         parts += [views.lag_values(x, problem, lag).squeeze(2) - last for lag in problem.lags]
-        parts += [known[:, [problem.history, -1]]] if problem.known else []  # of the first and the last target step
+        parts += [known[:, problem.history], known[:, -1]] if problem.known else []  # of the first and the last target step
         return {"h": torch.cat([part.flatten(1) for part in parts], 1), "base": last[:, :, None, :, None]}
 
     def _around(self, x: Tensor, last: Tensor) -> list[Tensor]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
 
 from cellwright.results import Result
 
@@ -12,14 +15,15 @@ if TYPE_CHECKING:
     from cellwright.panel import PanelSchema
     from models._contract import Problem
 
-VALID = "valid"
+VALID, MARK = "valid", "~"
 
 
 class ServedProblem(Result):
     """The problem that a published model answers, with the sites and units it was trained on.
 
-    `features` names the channels of `history` as models._contract.Problem does: measured features, then `target@lag`, then
-    `valid` for patches. Scaling happens inside the model; `scaler` describes it for people.
+    `features` names the channels of `history` as models._contract.Problem does: measured features, series joined by time, means of
+    the nearest sites (`target~8`), then `target@lag`, then `valid` for patches. Scaling happens inside the model; `scaler` describes
+    it for people.
     """
 
     dataset: str
@@ -38,11 +42,21 @@ class ServedProblem(Result):
     clock: Literal["utc", "relative"]
     timezone: str
     scaler: dict[str, Any]
+    holidays: str = ""  # country or region whose public holidays `holiday` marks
+    exogenous: dict[str, str] = Field(
+        default_factory=dict
+    )  # channel -> its source in training, below the project or a file's name
+    nearest: tuple[tuple[int, ...], ...] | None = None  # indices of the sites that the means are of, a row a site
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """Features that a request must bring."""
-        return tuple(f for f in self.features if f != VALID and "@" not in f)
+        """Features that a request must bring of each site."""
+        return tuple(f for f in self.features if f != VALID and "@" not in f and MARK not in f and f not in self.exogenous)
+
+    @property
+    def means(self) -> tuple[str, ...]:
+        """Channels that are means of the nearest sites."""
+        return tuple(f for f in self.features if MARK in f)
 
     @property
     def cadence_ms(self) -> float:
@@ -58,6 +72,8 @@ class ServedProblem(Result):
             "features": {name: self.units[name] for name in self.measured},
             "targets": list(self.targets),
             "lags": list(self.lags),
+            "exogenous": list(self.exogenous),
+            "neighbours": len(self.nearest[0]) if self.nearest else 0,
             "clock": self.clock,
             "sites": len(self.sites),
         }
@@ -65,7 +81,11 @@ class ServedProblem(Result):
 
 def served(problem: Problem, schema: PanelSchema, neighbours: np.ndarray | None, scaler: dict[str, Any]) -> ServedProblem:
     """Describe `problem` for a bundle. `neighbours`: (sites, nodes) index table, stored for patches only."""
-    names = {name for name in problem.features if name != VALID and "@" not in name}
+    from cellwright.data.channels import measured
+    from cellwright.data.exogenous import channel
+    from cellwright.data.neighbours import table_of
+
+    names, nearest = measured(problem), table_of(problem, schema)
     return ServedProblem(
         dataset=schema.dataset,
         history=problem.history,
@@ -83,4 +103,13 @@ def served(problem: Problem, schema: PanelSchema, neighbours: np.ndarray | None,
         clock=schema.clock,
         timezone=schema.timezone,
         scaler=scaler,
+        holidays=problem.holidays,
+        exogenous={channel(spec): _told(spec) for spec in problem.exogenous},
+        nearest=None if nearest is None else tuple(map(tuple, nearest.tolist())),
     )
+
+
+def _told(spec: str) -> str:
+    """A source as others may read it: folders of this machine are nobody's business."""
+    path, _, column = spec.rpartition(":")
+    return f"{Path(path).name}:{column}" if Path(path).is_absolute() else spec

@@ -26,13 +26,35 @@ def calendar(times_ms: np.ndarray, timezone: str, clock: Literal["utc", "relativ
         ZoneInfoNotFoundError: no such time zone.
     """
     times = np.asarray(times_ms, dtype=np.int64)
-    local = times + _offsets_ms(times, timezone) if clock == "utc" else times
+    local = local_ms(times, timezone) if clock == "utc" else times
     day = (local % _DAY_MS) / _DAY_MS
     week = ((local - (_MONDAY_MS if clock == "utc" else 0)) % _WEEK_MS) / _WEEK_MS
     weekend = (week >= 5 / 7) if clock == "utc" else np.zeros_like(week)
     turn_d, turn_w = 2 * np.pi * day, 2 * np.pi * week
     columns = (day, np.sin(turn_d), np.cos(turn_d), np.sin(turn_w), np.cos(turn_w), weekend)
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def known_features(
+    times_ms: np.ndarray, names: tuple[str, ...], timezone: str, clock: Literal["utc", "relative"], holidays: str = ""
+) -> np.ndarray:
+    """(rows, names) float32: columns of `calendar`, and `holiday` for the country or region `holidays`.
+
+    Raises:
+        UnknownName: no such country or region.
+    """
+    from cellwright.data.holidays import HOLIDAY, marks
+
+    found = calendar(times_ms, timezone, clock)
+    if HOLIDAY in names:
+        found = np.concatenate((found, marks(times_ms, timezone, holidays)[:, None]), axis=1)
+    return found[:, [(*NAMES, HOLIDAY).index(name) for name in names]]
+
+
+def local_ms(times_ms: np.ndarray, timezone: str) -> np.ndarray:
+    """Epoch milliseconds as wall-clock milliseconds of the time zone."""
+    times = np.asarray(times_ms, dtype=np.int64)
+    return times + _offsets_ms(times, timezone)
 
 
 def _offsets_ms(times_ms: np.ndarray, timezone: str) -> np.ndarray:

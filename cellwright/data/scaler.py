@@ -14,7 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from cellwright.data.windows import VALID
+from cellwright.data import channels
+from cellwright.data.channels import VALID
 from cellwright.errors import DataError
 from cellwright.panel import Panel
 from models._contract import Problem
@@ -39,7 +40,8 @@ class Scaler:
 def fit_scaler(panel: Panel, problem: Problem, kind: Kind, rows: tuple[int, int], clip: float | None = None) -> Scaler:
     """Fit on the really measured values of rows [start, stop); nothing outside of them is read.
 
-    A lag channel is scaled as its target, `valid` not at all. A site without a measured value in these rows takes the mean
+    A lag channel is scaled as its target, `valid` not at all; a series joined by time, which may fall below 0, as `standard` where
+    the kind is `log`. A site without a measured value in these rows takes the mean
     centre and scale of the others; a constant channel takes scale 1.
 
     Raises:
@@ -53,13 +55,20 @@ def fit_scaler(panel: Panel, problem: Problem, kind: Kind, rows: tuple[int, int]
         if channel == VALID or kind == "none":
             continue
         if feature not in fitted:
-            fitted[feature] = _fit_feature(panel, feature, kind, rows)
+            fitted[feature] = _fit_feature(panel, problem, feature, kind_of(problem, feature, kind), rows)
         center[:, c], scale[:, c] = fitted[feature]
     return Scaler(kind, clip, panel.schema.sites, center, scale)
 
 
-def _fit_feature(panel: Panel, feature: str, kind: Kind, rows: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    parts = [_fit_sites(v, feature, kind) for v in _measured(panel, feature, rows)]
+def kind_of(problem: Problem, feature: str, kind: Kind) -> Kind:
+    """How one channel is scaled."""
+    return "standard" if kind == "log" and channels.joined(problem, feature) else kind
+
+
+def _fit_feature(
+    panel: Panel, problem: Problem, feature: str, kind: Kind, rows: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    parts = [_fit_sites(v, feature, kind) for v in _measured(panel, problem, feature, rows)]
     center, scale = (np.concatenate(column) for column in zip(*parts, strict=True))
     seen = np.isfinite(center)
     if not seen.any():
@@ -70,9 +79,9 @@ def _fit_feature(panel: Panel, feature: str, kind: Kind, rows: tuple[int, int]) 
     return np.where(seen, center, center[seen].mean()), np.where(seen, scale, scale[seen].mean())
 
 
-def _measured(panel: Panel, feature: str, rows: tuple[int, int]) -> Iterator[np.ndarray]:
+def _measured(panel: Panel, problem: Problem, feature: str, rows: tuple[int, int]) -> Iterator[np.ndarray]:
     """(rows, some sites) float64 at a time, NaN where a value does not count."""
-    values, flags = panel.values(feature)[slice(*rows)], panel.good(feature)[slice(*rows)]
+    values, flags = (part(panel, problem, feature)[slice(*rows)] for part in (channels.values, channels.good))
     for first in range(0, values.shape[1], _SITES_AT_ONCE):
         some = slice(first, first + _SITES_AT_ONCE)
         yield np.where(flags[:, some], values[:, some].astype(np.float64), np.nan)

@@ -11,12 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from cellwright.data.calendar import NAMES, calendar
+from cellwright.data import channels
+from cellwright.data.calendar import known_features
+from cellwright.data.channels import VALID
 from cellwright.errors import DataError, ParamsError
 from cellwright.panel import Panel
 from models._contract import Problem
 
-VALID = "valid"  # channel of patches: 1 where the node lies on the grid and all its targets are there
+__all__ = ["VALID", "Raw", "Windows", "neighbours_of", "patch_neighbours"]
 
 
 class Raw(NamedTuple):
@@ -73,8 +75,8 @@ class Windows:
     [t0, t0 + horizon). It never crosses the edge of a segment; a lag value that lies before the segment is NaN.
 
     Raises:
-        UnknownName: a feature that the panel lacks.
-        DataError: patches of a data set without a grid.
+        UnknownName: a feature that the panel lacks, or a country of holidays that there is not.
+        DataError: patches of a data set without a grid, or what `channels.values` raises.
     """
 
     def __init__(self, panel: Panel, problem: Problem, neighbours: np.ndarray | None = None) -> None:
@@ -84,11 +86,11 @@ class Windows:
         self._segment_start = np.full(schema.rows, schema.rows, dtype=np.int64)
         for segment in schema.segments:
             self._segment_start[segment.start : segment.stop] = segment.start
-        self._values = {f: panel.values(f) for f in _measured(problem)}
+        self._values = {name: channels.values(panel, problem, name) for name in channels.needed(problem)}
         self._channels = [self._channel(name) for name in problem.features if name != VALID] if self._fits else []
         self._targets = [sliding_window_view(panel.values(t), problem.horizon, axis=0) for t in problem.targets if self._fits]
         self._good = [sliding_window_view(panel.good(t), problem.horizon, axis=0) for t in problem.targets if self._fits]
-        known = calendar(panel.times_ms(), schema.timezone, schema.clock)[:, [NAMES.index(k) for k in problem.known]]
+        known = known_features(panel.times_ms(), problem.known, schema.timezone, schema.clock, problem.holidays)
         self._known = (
             sliding_window_view(known, problem.history + problem.horizon, axis=0).transpose(0, 2, 1) if self._fits else known
         )
@@ -179,7 +181,3 @@ def _pick(view: np.ndarray, origins: np.ndarray, sites: np.ndarray | None) -> np
     if sites is None:
         return view[origins].transpose(0, 2, 1)
     return view[origins, sites][:, :, None]
-
-
-def _measured(problem: Problem) -> list[str]:
-    return [name for name in problem.features if name != VALID and "@" not in name]

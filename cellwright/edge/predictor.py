@@ -15,9 +15,10 @@ from cellwright.bundle.layout import read_layer, verify
 from cellwright.bundle.manifest import Manifest
 from cellwright.bundle.problem import VALID, ServedProblem
 from cellwright.conformal import LEVELS, Conformal, restored
+from cellwright.data.holidays import check as check_holidays
 from cellwright.edge.answer import answer
 from cellwright.edge.request import Asked, parse
-from cellwright.errors import BundleError
+from cellwright.errors import BundleError, UnknownName
 from cellwright.results import Intervals
 
 Precision = Literal["fp32", "int8"]
@@ -130,6 +131,15 @@ def _checked(problem: ServedProblem) -> ServedProblem:
         raise BundleError(f"{media.PROBLEM}: neighbours are given for patches and for nothing else")
     if problem.neighbours is not None and len(problem.neighbours) != len(problem.sites):
         raise BundleError(f"{media.PROBLEM}: {len(problem.neighbours)} neighbourhoods for {len(problem.sites)} sites")
+    if problem.holidays:  # looked up now, so that no request waits for the tables to be read
+        try:
+            check_holidays(problem.holidays)
+        except UnknownName as error:
+            raise BundleError(f"{media.PROBLEM}: {error}") from error
+    if bool(problem.means) != (problem.nearest is not None):
+        raise BundleError(f"{media.PROBLEM}: nearest sites are given for means and for nothing else")
+    if problem.nearest is not None and len(problem.nearest) != len(problem.sites):
+        raise BundleError(f"{media.PROBLEM}: {len(problem.nearest)} rows of nearest sites for {len(problem.sites)} sites")
     if not set(problem.measured) <= set(problem.units) or (VALID in problem.features and problem.features[-1] != VALID):
         raise BundleError(f"{media.PROBLEM}: a feature lacks its unit, or 'valid' is not the last one")
     return problem

@@ -9,11 +9,14 @@ Request:
       "history": {"c17": {"traffic": [6 values]}},       raw telemetry of the `history` steps before `time`, oldest first;
                                                           null = not measured; a site may be null as a whole
       "lags": {"c17": {"traffic": {"144": [6 values]}}}, only where the bundle has lags, see below
+      "exogenous": {"temperature": [6 values]},          only where the bundle has series joined by time: of each step the last value
+                                                          known by then, raw; null = none was
       "intervals": [0.8, 0.95]                           may be left out: nominal coverages of intervals around the forecast
     }
 
 `history` must name every site that the model looks at: the site itself, its neighbourhood (inputs "patch"), or all of them
-(inputs "all").
+(inputs "all"). Where the bundle has means of the nearest sites (`traffic~8`), it must name those too; of sites that are nothing
+else the targets are enough.
 A lag of L steps wants `history` values too: value i is the target at time + (i - history + horizon - L) · cadence, so the last
 `horizon` of them lie exactly L steps before the forecast steps.
 """
@@ -28,11 +31,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cellwright.bundle.problem import VALID, ServedProblem
-from cellwright.data.calendar import NAMES, calendar
+from cellwright.bundle.problem import MARK, VALID, ServedProblem
+from cellwright.data.calendar import known_features
+from cellwright.data.neighbours import means
 from cellwright.errors import EdgeError
 
-_KEYS = {"bundle", "time", "site", "sites", "history", "lags", "intervals"}
+_KEYS = {"bundle", "time", "site", "sites", "history", "lags", "exogenous", "intervals"}
 _LATEST_MS = 7_258_118_400_000  # 2200-01-01
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -148,17 +152,50 @@ def _table(body: dict[str, Any], problem: ServedProblem, index: Mapping[str, int
     """(needed sites, history, channels without valid): what the request brings."""
     channels = [f for f in problem.features if f != VALID]
     table = np.empty((len(needed), problem.history, len(channels)), dtype=np.float32)
+    for key, used in (("lags", problem.lags), ("exogenous", problem.exogenous)):
+        if key in body and not used:
+            raise RequestError(400, f"'{key}': this bundle has none; leave them out")
     history = _section(body, "history", index)
     lags = _section(body, "lags", index) if problem.lags else {}
-    if "lags" in body and not problem.lags:
-        raise RequestError(400, "'lags': this bundle has none; leave them out")
+    common = _exogenous(body, problem)
+    around = _around(history, problem, needed)
     for row, position in enumerate(needed.tolist()):
         site = problem.sites[position]
         rows = _measured(history, site, problem)
         late = _lagged(lags, site, problem) if problem.lags else {}
+        found = rows | late | common | {name: mean[:, row] for name, mean in around.items()}
         for c, channel in enumerate(channels):
-            table[row, :, c] = late[channel] if "@" in channel else rows[channel]
+            table[row, :, c] = found[channel]
     return table
+
+
+def _exogenous(body: dict[str, Any], problem: ServedProblem) -> dict[str, np.ndarray]:
+    """Series joined by time: channel -> (history,), the same for every site."""
+    if not problem.exogenous:
+        return {}
+    given = body.get("exogenous")
+    if not isinstance(given, dict):
+        raise RequestError(
+            400,
+            f"'exogenous' must be an object, series -> the {problem.history} values known before 'time', of "
+            f"{', '.join(problem.exogenous)}; found {_kind(given)}",
+        )
+    _exactly(given, tuple(problem.exogenous), "exogenous")
+    return {name: _numbers(given[name], problem.history, f"exogenous.{name}") for name in problem.exogenous}
+
+
+def _around(history: dict[str, Any], problem: ServedProblem, needed: np.ndarray) -> dict[str, np.ndarray]:
+    """Means of the nearest sites: channel -> (history, needed sites)."""
+    if problem.nearest is None:
+        return {}
+    nearest = np.array([problem.nearest[site] for site in needed.tolist()], dtype=np.int64)
+    others, table = np.unique(nearest, return_inverse=True)
+    values = {name: np.empty((problem.history, len(others)), dtype=np.float32) for name in problem.targets}
+    for column, position in enumerate(others.tolist()):
+        found = _measured(history, problem.sites[position], problem, problem.targets)
+        for name in problem.targets:
+            values[name][:, column] = found[name]
+    return {name: means(values[name.partition(MARK)[0]], table.reshape(nearest.shape)) for name in problem.means}
 
 
 def _section(body: dict[str, Any], key: str, index: Mapping[str, int]) -> dict[str, Any]:
@@ -181,12 +218,17 @@ def _of_site(section: dict[str, Any], key: str, site: str) -> dict[str, Any] | N
     return found
 
 
-def _measured(history: dict[str, Any], site: str, problem: ServedProblem) -> dict[str, np.ndarray]:
+def _measured(
+    history: dict[str, Any], site: str, problem: ServedProblem, wanted: tuple[str, ...] | None = None
+) -> dict[str, np.ndarray]:
+    """What was measured at a site; `wanted`: what is enough of it, where that is not everything."""
+    names = problem.measured if wanted is None else wanted
     given = _of_site(history, "history", site)
     if given is None:
-        return dict.fromkeys(problem.measured, np.full(problem.history, np.nan))
-    _exactly(given, problem.measured, f"history.{site}")
-    return {name: _numbers(given[name], problem.history, f"history.{site}.{name}") for name in problem.measured}
+        return dict.fromkeys(names, np.full(problem.history, np.nan))
+    _all_there(given, names, f"history.{site}")
+    _only(given, set(problem.measured), f"'history.{site}'")
+    return {name: _numbers(given[name], problem.history, f"history.{site}.{name}") for name in names}
 
 
 def _lagged(lags: dict[str, Any], site: str, problem: ServedProblem) -> dict[str, np.ndarray]:
@@ -229,11 +271,11 @@ def _history(problem: ServedProblem, nodes: np.ndarray, needed: np.ndarray, tabl
 def _known(problem: ServedProblem, first_ms: int) -> np.ndarray:
     """(history + horizon, known)."""
     p = problem
-    return _calendar_of(first_ms, p.history, p.horizon, p.cadence_ms, p.known, p.timezone, p.clock)
+    return _known_of(first_ms, p.history, p.horizon, p.cadence_ms, p.known, p.timezone, p.clock, p.holidays)
 
 
 @lru_cache(maxsize=256)  # all devices ask about the same few steps
-def _calendar_of(
+def _known_of(
     first_ms: int,
     history: int,
     horizon: int,
@@ -241,9 +283,10 @@ def _calendar_of(
     known: tuple[str, ...],
     timezone: str,
     clock: Literal["utc", "relative"],
+    holidays: str,
 ) -> np.ndarray:
     times = first_ms + np.round(np.arange(-history, horizon) * cadence_ms).astype(np.int64)
-    found = calendar(times, timezone, clock)[:, [NAMES.index(k) for k in known]]
+    found = known_features(times, known, timezone, clock, holidays)
     found.flags.writeable = False
     return found
 
@@ -254,9 +297,13 @@ def _only(given: Mapping[str, Any], known: set[str], where: str) -> None:
 
 
 def _exactly(given: Mapping[str, Any], expected: tuple[str, ...], where: str) -> None:
+    _all_there(given, expected, where)
+    _only(given, set(expected), f"'{where}'")
+
+
+def _all_there(given: Mapping[str, Any], expected: tuple[str, ...], where: str) -> None:
     if missing := [name for name in expected if name not in given]:
         raise RequestError(400, f"'{where}' lacks {missing[0]}; expected {', '.join(expected)}")
-    _only(given, set(expected), f"'{where}'")
 
 
 def _kind(value: Any) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from cellwright.bundle import store
 from cellwright.bundle.keys import trusted
 from cellwright.bundle.problem import ServedProblem
+from cellwright.data import exogenous
 from cellwright.edge.predictor import read_problem
 from cellwright.errors import BundleError, UnknownName
 from cellwright.panel import Panel
@@ -26,6 +27,7 @@ def sample_request(
     Raises:
         UnknownName: a site or feature that the panel lacks.
         BundleError: no row lies before `origin`.
+        ParamsError: the file of a series joined by time is not in the project.
     """
     wanted = sites or problem.sites[:1]
     _check_sites(wanted, problem, panel)
@@ -37,13 +39,17 @@ def sample_request(
         )
     place = {site: i for i, site in enumerate(panel.schema.sites)}
     seen = _seen(problem, wanted)
+    also = _averaged(problem, seen)
     request: dict[str, Any] = {} if bundle is None else {"bundle": bundle}
     request["time"] = _time(panel, end)
     request |= {"site": wanted[0]} if len(wanted) == 1 else {"sites": list(wanted)}
     rows = np.arange(end - problem.history, end)
     request["history"] = {s: {f: _column(panel, f, rows, start, place[s]) for f in problem.measured} for s in seen}
+    request["history"] |= {s: {t: _column(panel, t, rows, start, place[s]) for t in problem.targets} for s in also}
     if problem.lags:
         request["lags"] = {s: _lags(problem, panel, rows, start, place[s]) for s in seen}
+    if problem.exogenous:
+        request["exogenous"] = {name: _joined(problem, panel, name, rows, start) for name in problem.exogenous}
     return request
 
 
@@ -83,6 +89,20 @@ def _seen(problem: ServedProblem, wanted: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(problem.sites[n] for n in sorted(around))
 
 
+def _averaged(problem: ServedProblem, seen: tuple[str, ...]) -> tuple[str, ...]:
+    """Further sites, whose targets only enter means."""
+    if problem.nearest is None:
+        return ()
+    around = {n for site in seen for n in problem.nearest[problem.sites.index(site)]}
+    return tuple(problem.sites[n] for n in sorted(around) if problem.sites[n] not in seen)
+
+
+def _joined(problem: ServedProblem, panel: Panel, name: str, rows: np.ndarray, start: int) -> list[float | None]:
+    """What a series had said by the time of each row."""
+    found = exogenous.values(problem.exogenous[name], panel.times_ms(), panel.schema.clock)
+    return _listed(np.where(rows >= start, found[np.maximum(rows, 0)], np.float32(np.nan)))
+
+
 def _time(panel: Panel, row: int) -> str | int:
     milliseconds = panel.schema.start_ms + round(row * panel.schema.cadence_s * 1000)
     if panel.schema.clock == "relative":
@@ -98,5 +118,8 @@ def _lags(
 
 
 def _column(panel: Panel, feature: str, rows: np.ndarray, start: int, site: int) -> list[float | None]:
-    values = np.where(rows >= start, panel.values(feature)[np.maximum(rows, 0), site], np.float32(np.nan))
+    return _listed(np.where(rows >= start, panel.values(feature)[np.maximum(rows, 0), site], np.float32(np.nan)))
+
+
+def _listed(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(v) else float(v) for v in values]

@@ -127,6 +127,7 @@ def _emptied(folder: Path) -> None:
 
 
 def _digest(params: Params, candidate: Candidate, version: DataVersion, spans: Spans, warm_start: Path | None) -> str:
+    from cellwright.data.exogenous import digests
     from cellwright.forecaster import FILE
     from cellwright.training import digest
     from cellwright.training.candidates import as_json
@@ -136,6 +137,7 @@ def _digest(params: Params, candidate: Candidate, version: DataVersion, spans: S
             "data": version.hash,
             "spans": spans,
             "candidate": as_json(candidate),
+            "exogenous": digests(candidate.problem.exogenous),
             "search": params.search.model_dump() if params.search.trials else None,
             "warm_start": digest.file(warm_start / FILE) if warm_start else None,
             "code": digest.sources(candidate.source),
@@ -192,7 +194,9 @@ def _learnt(spans: Spans, version: DataVersion, warm_start: Path | None) -> tupl
 
 def _read(panel: Panel, candidate: Candidate) -> None:
     """Reading the panel, and importing what that takes, is not the candidate's energy."""
-    for feature in {name.partition("@")[0] for name in candidate.problem.features} - {"valid"}:
+    from cellwright.data.channels import measured
+
+    for feature in measured(candidate.problem):
         panel.values(feature)
         panel.good(feature)
 

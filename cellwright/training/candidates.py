@@ -10,12 +10,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from cellwright.data import exogenous, neighbours
 from cellwright.data.calendar import NAMES
+from cellwright.data.holidays import HOLIDAY
+from cellwright.data.holidays import check as check_holidays
 from cellwright.data.windows import VALID
 from cellwright.errors import ParamsError, UnknownName
 from cellwright.families import member
 from cellwright.panel import PanelSchema
-from cellwright.params import ModelSettings, Params
+from cellwright.params import ModelSettings, Params, ProblemParams
 from cellwright.training import own_model
 from models._contract import Inputs, Network, Options, Problem
 
@@ -181,6 +184,8 @@ def _problem(params: Params, schema: PanelSchema, key: str, network: type[Networ
     _check_names(schema, targets, "target")
     _check_names(schema, others, "feature")
     _check_quantiles(asked.quantiles, _settings(params, own).loss, key)
+    holidays = _holidays(asked, schema) if network.uses_known else ""
+    sources = tuple(exogenous.source_of(spec).spec for spec in asked.exogenous) if network.uses_features else ()
     nodes = {"site": 1, "patch": asked.patch**2, "all": len(schema.sites)}[inputs]
     grid = {"site": None, "patch": (asked.patch, asked.patch), "all": schema.grid}[inputs]
     problem = Problem(
@@ -190,16 +195,44 @@ def _problem(params: Params, schema: PanelSchema, key: str, network: type[Networ
         inputs=inputs,
         nodes=nodes,
         outputs=nodes if inputs == "all" else 1,
-        features=(*targets, *others),
+        features=(*targets, *others, *_enriched(asked, schema, network, tuple(targets), sources)),
         targets=tuple(targets),
-        known=NAMES if asked.calendar else (),
+        known=(*(NAMES if asked.calendar else ()), *((HOLIDAY,) if holidays else ())),
         lags=asked.lags if own.lags is None else own.lags,
         season=max(1, round(_DAY_S / schema.cadence_s)),
         grid=grid,
         quantiles=asked.quantiles,
         edges=(schema.adjacency or ()) if network.reads_edges and inputs == "all" else (),
+        holidays=holidays,
+        exogenous=sources,
     )
     return _with_channels(problem, network, key)
+
+
+def _holidays(asked: ProblemParams, schema: PanelSchema) -> str:
+    """The country or region whose holidays are asked for; "": none."""
+    if not asked.holidays:
+        return ""
+    if schema.clock == "relative":
+        raise ParamsError(
+            f"problem.holidays is '{asked.holidays}', but the clock of '{schema.dataset}' is relative: days without dates; set it to null"
+        )
+    check_holidays(asked.holidays)
+    return asked.holidays
+
+
+def _enriched(
+    asked: ProblemParams, schema: PanelSchema, network: type[Network], targets: tuple[str, ...], sources: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Series joined by time, then the means of the neighbours; none for a network that would not look at them."""
+    joined = tuple(exogenous.channel(spec) for spec in sources)
+    taken = [name for name in joined if name in {f.name for f in schema.features} or joined.count(name) > 1]
+    if taken:
+        raise ParamsError(f"problem.exogenous: there are two channels called '{taken[0]}'; rename the column in its file")
+    if not asked.neighbours or not network.uses_features:
+        return joined
+    neighbours.check(asked.neighbours, len(schema.sites))
+    return (*joined, *(neighbours.channel(target, asked.neighbours) for target in targets))
 
 
 def _with_channels(problem: Problem, network: type[Network], key: str) -> Problem:
@@ -220,7 +253,8 @@ def _inputs(params: Params, schema: PanelSchema, key: str, network: type[Network
     asked = own.inputs or (None if params.problem.inputs == "auto" else params.problem.inputs)
     if asked is None:
         try:
-            return network.preferred_inputs(len(schema.sites), on_grid=schema.grid is not None)
+            values = params.problem.history * len(params.problem.targets or schema.targets)
+            return network.preferred_inputs(len(schema.sites), on_grid=schema.grid is not None, values_per_site=values)
         except ValueError as error:
             raise ParamsError(f"{key}: {error}") from None
     where = f"train.settings.{key}.inputs" if own.inputs else "problem.inputs"

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 _HOUSE = Path(__file__).parent.parent
-_OURS = ("forecaster.py", "data/calendar.py", "data/scaler.py", "data/split.py", "data/windows.py", "training")
+_OURS = (
+    "forecaster.py",
+    "data/calendar.py",
+    "data/channels.py",
+    "data/exogenous.py",
+    "data/holidays.py",
+    "data/neighbours.py",
+    "data/scaler.py",
+    "data/split.py",
+    "data/windows.py",
+    "training",
+)
 
 _parsing = threading.Lock()  # CPython 3.11 miscounts its recursion when two threads build a tree at once, and gives up
 

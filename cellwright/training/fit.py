@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from cellwright.data import neighbours
 from cellwright.data.scaler import fit_scaler
 from cellwright.data.split import Spans
 from cellwright.data.windows import Windows
@@ -79,7 +80,8 @@ def fit(
         TrainingError: the loss is no number, the checkpoint is damaged, or `warm` is of another form.
     """
     memory.begin()
-    windows = Windows(panel, candidate.problem)
+    problem = neighbours.settled(candidate.problem, panel, spans.train, warm.problem if warm else None)
+    candidate, windows = replace(candidate, problem=problem), Windows(panel, problem)
     training = Pool(windows, windows.origins(*spans.train, whole_lags=True))
     validation = Pool(windows, windows.origins(*spans.validation))
     forecaster = _start(candidate, panel, spans, warm)

@@ -52,7 +52,7 @@ class Forest(nn.Module):
 
     def forward(self, h_BP: Tensor) -> Tensor:
         padded = torch.cat((h_BP, torch.full_like(h_BP[:, :1], -torch.inf)), 1)
-        at_BT = self.roots.reshape(1, -1).expand(len(h_BP), -1)  # T = E · M
+        at_BT = self.roots.reshape(1, -1).expand(h_BP.shape[0], -1)  # T = E · M
         for _ in range(self.depth):
             found_BT = padded.gather(1, _looked_up(self.column, at_BT))
             at_BT = _looked_up(self.first, at_BT) + (found_BT > _looked_up(self.numbers, at_BT))

@@ -122,7 +122,7 @@ def history(**changed):
     ("request_", "status", "message"),
     [
         ([1], 400, "expected a JSON object .* found a list"),
-        (good() | {"horizon": 3}, 400, "unknown key 'horizon'; known are bundle, history"),
+        (good() | {"horizon": 3}, 400, "unknown key 'horizon'; known are bundle, exogenous, history"),
         (without("site"), 400, "either 'site'"),
         (good() | {"sites": ["s1"]}, 400, "either 'site'"),
         (good() | {"site": "nowhere"}, 404, "knows no site 'nowhere'; it knows 6, such as s0, s1, s2"),
