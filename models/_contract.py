@@ -157,6 +157,11 @@ class Network(nn.Module):
         """Options drawn from the network's search space."""
         return {}
 
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """What a reader of its results must know of this network on this problem ("padding"), in words; by default nothing."""
+        return {}
+
     def forward(self, x: Tensor, known: Tensor) -> Tensor:
         """Forecast y (batch, horizon, outputs, targets, quantiles) from x and known (shapes above)."""
         state: State = {"x": x, "known": known}

@@ -2,7 +2,8 @@
 
 Bettouche et al., HiSTM: hierarchical spatiotemporal Mamba for cellular traffic forecasting, 2025: a reimplementation from the
 paper's text, as its sizes are not published. Here calendar and lag values join the attended features before the two-layer head,
-the head starts from a linear map of the patch (option `residual`), and each Mamba has a norm before it and a skip around it.
+the head starts from a linear map of the patch (option `residual`), and each Mamba has a norm before it and a skip around it. The
+default is small enough to learn in half a minute of one core; preset `paper` has the size that the paper reports.
 Only what the centre can see is computed: the last layer at the centre, the one before at 3 × 3 positions. That is exact.
 
 Legend: B windows, T steps, F features, K edge of the patch, R × C rows and columns of a map, W width.
@@ -29,12 +30,12 @@ from models._layers.mamba import Mamba
 class Options(_contract.Options):
     """Options of HiSTM."""
 
-    width: int = option(32, "channels of each layer", low=1, high=1024)
+    width: int = option(16, "channels of each layer", low=1, high=1024)
     layers: int = option(2, "encoder layers: a convolution over the neighbourhood, then Mamba along time", low=1, high=8)
     kernel: int = option(3, "edge of the convolutions, odd", low=1, high=11)
-    state: int = option(16, "states of a channel of Mamba", low=1, high=256)
-    expansion: int = option(2, "channels of Mamba for each of the width", low=1, high=8)
-    hidden: int = option(128, "width of the head's hidden layer", low=1, high=4096)
+    state: int = option(4, "states of a channel of Mamba", low=1, high=256)
+    expansion: int = option(1, "channels of Mamba for each of the width", low=1, high=8)
+    hidden: int = option(64, "width of the head's hidden layer", low=1, high=4096)
     dropout: float = option(0.0, "share of the head's hidden layer dropped in training", low=0.0, high=0.9)
     residual: str = residual_option("linear")
 
@@ -140,7 +141,7 @@ class Network(_contract.Network):
     title = "HiSTM"
     paper = "Bettouche et al., HiSTM: hierarchical spatiotemporal Mamba for cellular traffic forecasting, arXiv:2508.09184"
     inputs: ClassVar[tuple[Inputs, ...]] = ("patch", "site")
-    presets: ClassVar = {"paper": {"residual": "none"}}
+    presets: ClassVar = {"paper": {"width": 32, "state": 16, "expansion": 2, "hidden": 128, "residual": "none"}}
     causal = True
     maps = True
 

@@ -175,7 +175,9 @@ def _best(values: list[float | None], lower: bool) -> float | None:
 
 
 def _reason(candidate: Candidate) -> str:
-    return candidate.trained.reason if candidate.trained is not None else ""
+    if candidate.trained is None:
+        return ""
+    return "; ".join([candidate.trained.reason, *(f"{name}: {note}" for name, note in candidate.trained.notes.items())])
 
 
 def _behind(record: Record, row: Row) -> str:

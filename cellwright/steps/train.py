@@ -225,6 +225,7 @@ def _record(
         resumed=fitted.resumed,
         data=version,
         trials=trials,
+        notes=dict(fitted.forecaster.network.notes),
         rungs=fitted.rungs,
     )
 
