@@ -103,6 +103,7 @@ class ModelSettings(Section):
     scaler: Literal["standard", "robust", "log", "none"] | None = None
     budget_s: Positive | None = None
     max_epochs: Count | None = None
+    precision: Literal["auto", "32", "bf16"] | None = None
 
 
 class Train(Section):

@@ -215,6 +215,14 @@ def test_a_warm_start_keeps_the_weights_and_the_scale_they_mean(make, panel, spa
         fit(resolve_with_hidden(make, 64), panel, later, warm=champion)
 
 
+def test_one_candidate_may_train_in_bf16_and_learns_as_well(make, panel, spans):
+    full, half = make(max_epochs=6), make(max_epochs=6, settings={"mlp": {"precision": "bf16"}})
+    assert (full.settings.precision, half.settings.precision) == ("auto", "bf16")
+    plain, mixed = fit(full, panel, spans), fit(half, panel, spans)
+    assert not same(weights(plain), weights(mixed))
+    assert mixed.validation_loss == pytest.approx(plain.validation_loss, rel=0.05)
+
+
 def resolve_with_hidden(make, hidden):
     return make(settings={"mlp": {"options": {"hidden": hidden}}})
 
