@@ -12,7 +12,7 @@ import typer
 from cellwright import __version__
 from cellwright.errors import CellwrightError
 from cellwright.processes import obey_parent
-from flows._cli import champion, data, doctor, edge, run, servers, table
+from flows._cli import champion, data, doctor, edge, models, run, servers, table
 
 STOPPED = 130
 
@@ -28,6 +28,7 @@ run.add_to(app)
 table.add_to(app)
 champion.add_to(app)
 data.add_to(app)
+models.add_to(app)
 edge.add_to(app)
 servers.add_to(app)
 doctor.add_to(app)

@@ -43,9 +43,7 @@ class ServedProblem(Result):
     timezone: str
     scaler: dict[str, Any]
     holidays: str = ""  # country or region whose public holidays `holiday` marks
-    exogenous: dict[str, str] = Field(
-        default_factory=dict
-    )  # channel -> its source in training, below the project or a file's name
+    exogenous: dict[str, str] = Field(default_factory=dict)  # channel -> its source: below the project, or a file's name
     nearest: tuple[tuple[int, ...], ...] | None = None  # indices of the sites that the means are of, a row a site
 
     @property
