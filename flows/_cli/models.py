@@ -54,5 +54,10 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     table.add_column("paper", style="dim")
     for row in rows:
         uses = ("yes" if row[what] else "no" for what in _USES)
-        table.add_row(row["name"], row["title"], ", ".join(row["inputs"]), *uses, ", ".join(row["presets"]), row["paper"])
+        table.add_row(row["name"], row["title"], ", ".join(row["inputs"]), *uses, _short(row["presets"]), row["paper"])
     return table
+
+
+def _short(presets: list[str]) -> str:
+    """Presets without the model's name, which stands at the line's head."""
+    return ", ".join(preset.partition(":")[2] for preset in presets)
