@@ -1,6 +1,6 @@
 """Which tricks make training on a CPU faster without another result: where the time of a step goes, and what each trick changes.
 
-    python benchmarks/training_tricks.py                                          # both data sets, about ten minutes on one core
+    python benchmarks/training_tricks.py                                          # both data sets, about fifteen minutes on one core
     python benchmarks/training_tricks.py --datasets milan-5x5 --models lstm --seconds 3
 
 Three tables a data set and network, all of CPU-seconds of one thread, since wall time suffers from what else a machine does:
@@ -321,7 +321,7 @@ def main() -> None:
     """Measure, print, and write the page."""
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--datasets", default="milan-5x5,city")
-    asked.add_argument("--models", default="mlp,lstm,gru,tcn,patchtst")
+    asked.add_argument("--models", default="mlp,lstm,tcn,stn")
     asked.add_argument("--seconds", type=float, default=4, help="CPU-seconds an arm")
     asked.add_argument("--set", action="append", default=[], help="section.key=value of params.yaml")
     asked.add_argument("--out", type=Path, default=None, help="default: benchmarks/results/<date>-training-tricks.md")
