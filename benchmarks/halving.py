@@ -5,7 +5,8 @@
 
 Every network of the zoo (or those of --models) is trained twice on the same data with the same seed: in full, and halved. The two
 ways take turns in one process tree, in worker processes as users run them; the data come from the data stages (DVC). What comes out
-is held against each other on the validation span alone: every `--stride`-th origin, all sites, raw units. The test span is not read.
+is held against each other on the validation span alone: about `--windows` windows, every site at evenly spread origins, raw units.
+The test span is not read. Between epochs 4,000 validation windows are forecast, so that slow networks spend their budget on training.
 
 The winner is the network with the lowest validation MAE. A budget is wall-clock time, so two trainings of one network under it
 differ a little by themselves: where the winners differ, their paired difference and its 95 % interval tell whether that is more than
@@ -55,7 +56,7 @@ def networks() -> list[str]:
     return [name for name, network in zoo.items() if not network.closed_form]
 
 
-def trained(overrides: list[str], mark: str, stride: int) -> Way:
+def trained(overrides: list[str], mark: str, windows: int) -> Way:
     """Train all candidates of a new run, and forecast the validation span with each."""
     from cellwright import runs, versioning
     from cellwright.params import load
@@ -72,7 +73,7 @@ def trained(overrides: list[str], mark: str, stride: int) -> Way:
     for failure in outcome.failures:
         print(f"  {failure.key} failed: {failure.reason}", flush=True)
     energies = [t.energy.energy_j if t.energy else None for t in outcome.trained]
-    errors = {t.key: absolute_errors(params, ws, t.key, stride) for t in outcome.trained}
+    errors = {t.key: absolute_errors(params, ws, t.key, windows) for t in outcome.trained}
     return Way(
         wall_s=wall_s,
         cpu_s=sum(t.energy.cpu_s if t.energy else t.cpu_s for t in outcome.trained),
@@ -83,8 +84,8 @@ def trained(overrides: list[str], mark: str, stride: int) -> Way:
     )
 
 
-def absolute_errors(params: Any, ws: Any, key: str, stride: int) -> np.ndarray:
-    """(origins,) mean absolute error over sites, steps and targets at every `stride`-th origin of the validation span."""
+def absolute_errors(params: Any, ws: Any, key: str, count: int) -> np.ndarray:
+    """(origins,) mean absolute error over sites, steps and targets in about `count` windows of the validation span."""
     from cellwright.data.split import spans
     from cellwright.data.windows import Windows
     from cellwright.forecaster import Forecaster, forecast_panel
@@ -93,7 +94,8 @@ def absolute_errors(params: Any, ws: Any, key: str, stride: int) -> np.ndarray:
     panel, forecaster = Panel.open(ws.panel(params.dataset)), Forecaster.load(ws.candidate(key))
     problem = forecaster.problem
     windows = Windows(panel, problem)
-    origins = windows.origins(*spans(params.split, panel.schema).validation)[::stride]
+    every = windows.origins(*spans(params.split, panel.schema).validation)
+    origins = every[np.linspace(0, len(every) - 1, min(len(every), count // windows.sites)).round().astype(int)]
     forecast = forecast_panel(forecaster, windows, origins)
     rows = origins[:, None] + np.arange(problem.horizon)
     truth = np.stack([panel.values(t)[rows] for t in problem.targets], axis=-1)
@@ -164,8 +166,8 @@ def main() -> None:
     asked.add_argument("--rungs", type=int, default=2)
     asked.add_argument("--eta", type=float, default=3)
     asked.add_argument("--keep", type=int, default=3)
-    asked.add_argument("--stride", type=int, default=6, help="every n-th origin of the validation span")
-    asked.add_argument("--block", type=int, default=24, help="block of the bootstrap, in origins that are compared")
+    asked.add_argument("--windows", type=int, default=12_000, help="of the validation span, on which the two ways are compared")
+    asked.add_argument("--block", type=int, default=8, help="block of the bootstrap, in origins that are compared")
     asked.add_argument("--set", action="append", default=[], help="section.key=value of params.yaml")
     asked.add_argument("--out", type=Path, default=None, help="default: benchmarks/results/<date>-halving.md")
     given = asked.parse_args()
@@ -178,10 +180,16 @@ def main() -> None:
     ]
     body, begun = [], time.perf_counter()
     for dataset in given.datasets.split(","):
-        common = [f"dataset={dataset}", f"train.models=[{','.join(models)}]", f"train.budget_s={given.budget_s:g}", *given.set]
-        full = trained([*common, "halving.rungs=0"], "full", given.stride)
+        common = [
+            f"dataset={dataset}",
+            f"train.models=[{','.join(models)}]",
+            f"train.budget_s={given.budget_s:g}",
+            "train.validation_windows=4000",
+            *given.set,
+        ]
+        full = trained([*common, "halving.rungs=0"], "full", given.windows)
         print(f"{dataset}, in full: {full.wall_s:.1f} s, {full.winner}", flush=True)
-        halved = trained([*common, *halving], "halved", given.stride)
+        halved = trained([*common, *halving], "halved", given.windows)
         print(f"{dataset}, halved: {halved.wall_s:.1f} s, {halved.winner}", flush=True)
         body += section(dataset, full, halved, given)
     head = [
