@@ -132,7 +132,18 @@ def _exported(forecaster: Any) -> Any:
         forecaster.train(was_training)
     if program is None:
         raise BundleError(f"{type(forecaster).__name__} cannot be exported to ONNX: the exporter returned nothing")
+    _check_any_batch(program.model_proto)
     return program.model_proto
+
+
+def _check_any_batch(model: Any) -> None:
+    """The exporter has ways round what it cannot trace, which take the example's two windows for the only number there is."""
+    fixed = [i.name for i in model.graph.input if not i.type.tensor_type.shape.dim[0].dim_param]
+    if fixed:
+        raise BundleError(
+            f"it cannot be exported to ONNX for any number of windows: its code takes the batch of {' and '.join(fixed)} for a "
+            "constant; read it as x.shape[0], not by len(x) or in a Python condition"
+        )
 
 
 @contextlib.contextmanager

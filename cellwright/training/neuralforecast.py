@@ -13,8 +13,10 @@ import inspect
 import logging
 import os
 import random
+import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
@@ -33,6 +35,7 @@ _NOT_HERE = (
     "'{key}' needs the library neuralforecast, which is not installed; install the extra with `pip install "
     "'cellwright[neuralforecast]'` (in a checkout: `uv pip install -c constraints.txt -e '.[neuralforecast]'`), or leave it out"
 )
+_forecasting = threading.Lock()  # classes that keep a window's mean and deviation in themselves would mix up threads' windows
 _OURS = ("h", "input_size", "n_series", "loss", "recurrent", "exclude_insample_y")  # and all that the base class is given
 
 
@@ -49,6 +52,8 @@ def module(name: str) -> ModuleType:
         if not (error.name or "").startswith("neuralforecast"):
             raise
         raise ParamsError(_NOT_HERE.format(key=f"neuralforecast:{name}")) from None
+    for logger in ("pytorch_lightning", "lightning_fabric"):  # its import makes them speak for our trainer too
+        logging.getLogger(logger).setLevel(logging.ERROR)
     known = [n for n in library.__all__ if hasattr(getattr(library, n), "EXOGENOUS_FUTR")]
     if name not in known:
         raise UnknownName("model of neuralforecast", name, known)
@@ -57,11 +62,27 @@ def module(name: str) -> ModuleType:
 
 @cache
 def _module(wrapped: type[nn.Module]) -> ModuleType:
+    _count_by_shape()
     made = ModuleType(f"neuralforecast:{wrapped.__name__}", wrapped.__doc__)
     made.__file__ = inspect.getsourcefile(wrapped)
     made.__dict__["Options"] = _options(wrapped)
     made.__dict__["Network"] = _network(wrapped)
     return made
+
+
+def _count_by_shape() -> None:
+    """`len(x)` in the library's files becomes `x.shape[0]` where x is a tensor.
+
+    Both are the same number, but the exporter takes the first for a constant: NHITS and others would be exported for the two
+    windows of the example alone.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("neuralforecast.models.", "neuralforecast.common.")):
+            module.__dict__["len"] = _length
+
+
+def _length(x: Any) -> Any:
+    return x.shape[0] if isinstance(x, Tensor) else len(x)
 
 
 def settings_of(wrapped: type) -> tuple[str, ...]:
@@ -171,7 +192,8 @@ class Core(nn.Module):
 
     def forward(self, state: State) -> State:
         windows: dict[str, Tensor | None] = {"hist_exog": None, "futr_exog": None, "stat_exog": None, **state}
-        return {"h": self.network(windows).reshape(-1, *self.shape)}
+        with nullcontext() if self.training else _forecasting:
+            return {"h": self.network(windows).reshape(-1, *self.shape)}
 
 
 class Head(nn.Module):
@@ -227,7 +249,6 @@ def _own_seed() -> Iterator[int]:
     """A seed from torch's random state. The library seeds Python, NumPy and the environment with it: these are put back."""
     seed = int(torch.randint(2**31, (1,)))
     python, numpy, variable = random.getstate(), np.random.get_state(), os.environ.get("PL_GLOBAL_SEED")  # noqa: NPY002
-    logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
     try:
         yield seed
     finally:

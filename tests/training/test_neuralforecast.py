@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -135,6 +136,19 @@ def test_it_trains_in_our_loop_is_stored_and_exported(make_params, workspace, tm
     forecaster = Forecaster.load(workspace.candidate(key))
     assert forecaster.network.options.settings["mlp_units"] == [[16, 16]] * 3
     export_onnx(forecaster, tmp_path / "nhits.onnx")
+
+
+@with_library
+def test_threads_do_not_mix_up_their_windows(make_params, panel):
+    """TSMixer keeps the mean of the windows it is at in itself."""
+    candidate = resolve(make_params(train={"models": ["neuralforecast:TSMixer"]}), panel.schema, "neuralforecast:TSMixer")
+    network, p = candidate.network(candidate.problem, candidate.options).eval(), candidate.problem
+    batches = [(torch.randn(n, p.history, p.nodes, 1), torch.zeros(n, p.history + p.horizon, len(p.known))) for n in range(1, 60)]
+    expected = [network(*batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda batch: network(*batch), batches))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 @with_library

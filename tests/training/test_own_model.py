@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from cellwright.bundle.export import export_onnx
+from cellwright.data.scaler import fit_scaler
 from cellwright.data.split import split
-from cellwright.errors import ParamsError, TrainingError, UnknownName
-from cellwright.forecaster import Forecaster
+from cellwright.errors import BundleError, ParamsError, TrainingError, UnknownName
+from cellwright.forecaster import Forecaster, build
 from cellwright.params import load
 from cellwright.results import Trained
 from cellwright.runs import run_name
@@ -112,6 +114,16 @@ def test_it_trains_is_stored_and_exported_like_any_other(mine, make_params, work
     export_onnx(forecaster, tmp_path / "mine.onnx")
     again = train(make_params(train={"models": [key]}), workspace, key)
     assert again == trained  # found, not trained once more
+
+
+def test_one_that_takes_the_batch_for_a_constant_is_not_exported(mine, resolved, panel, tmp_path):
+    path = mine(
+        ("level[:, :, self.seen].unsqueeze(-1)", "level[:, :, self.seen].unsqueeze(-1) + torch.zeros(len(x), 1, 1, 1, 1)")
+    )
+    candidate = resolved(path)
+    forecaster = build(candidate, fit_scaler(panel, candidate.problem, "standard", (0, 300), None))
+    with pytest.raises(BundleError, match="cannot be exported to ONNX"):
+        export_onnx(forecaster, tmp_path / "mine.onnx")
 
 
 def test_worker_processes_train_it_by_a_path_relative_to_the_project(mine, make_params, workspace, monkeypatch):
@@ -258,6 +270,16 @@ def test_its_options_are_checked_like_any_other(mine, make_params, panel):
 def test_params_yaml_may_name_a_path(tmp_path):
     (tmp_path / "params.yaml").write_text("train: {models: [gru, nets/mine.py:small]}\n")
     assert load(tmp_path / "params.yaml").train.models == ("gru", "nets/mine.py:small")
+
+
+def test_the_form_of_the_flow_takes_a_path_beside_the_names():
+    from flows._catalogue import Model, Other
+
+    form = TypeAdapter(list[Model | Other])
+    given = ["gru", "vmrnn:b", "nets/mine.py", "nets/mine.py:small", "neuralforecast:NHITS"]
+    assert [str(m) for m in form.validate_python(given)] == given
+    with pytest.raises(ValidationError):
+        form.validate_python(["gruu"])
 
 
 def test_a_closed_form_of_ones_own_is_probed_by_its_fit(mine, resolved):
