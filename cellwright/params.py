@@ -110,7 +110,7 @@ class Train(Section):
     """Train the candidates."""
 
     models: tuple[str, ...] = Field(
-        ("persistence", "seasonal_naive", "ridge", "dlinear", "mlp", "lstm", "gru", "tcn", "patchtst"),
+        ("persistence", "seasonal_naive", "ridge", "trees", "dlinear", "mlp", "lstm", "gru", "tcn", "patchtst"),
         description="candidates: a model's name, `name:preset`",
         min_length=1,
     )
@@ -196,7 +196,8 @@ class Prices(Section):
     gpu_hour: float = 2.0
     storage_gb_month: float = 0.02
     capacity_per_unit_h: float = Field(
-        0.001, description="one unit of the first target kept ready for an hour; 0.001: the energy of a macro sector, 1 kW for 300 Mbit/s"
+        0.001,
+        description="one unit of the first target kept ready for an hour; 0.001: the energy of a macro sector, 1 kW for 300 Mbit/s",
     )
     violation_share: Share = Field(0.005, description="share of intervals whose load may exceed the capacity provided for it")
 

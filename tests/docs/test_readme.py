@@ -25,12 +25,12 @@ from cellwright.data.readers import long, wide
 from cellwright.edge.request import parse
 from cellwright.families import members
 from cellwright.panel import Feature, Flag, Panel, PanelSchema, Segment
-from cellwright.params import explain, load
+from cellwright.params import check, explain, load
 from cellwright.workspace import Workspace
 from flows.cli import app
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = {name: (REPOSITORY / name).read_text() for name in ("README.md", "docs/guide.md")}
+PAGES = {name: (REPOSITORY / name).read_text() for name in ("README.md", "docs/guide.md", "docs/models.md")}
 BOTH = "\n".join(PAGES.values())
 PROGRAMS = {"source", "export", "curl", "cellwright", "make", "dvc", "prefect", "scripts/install"}
 
@@ -224,7 +224,7 @@ def test_the_guides_data_set_is_one(tmp_path):
 def test_the_guides_parameters_are_accepted_down_to_the_models_options(tmp_path):
     from cellwright.training.candidates import resolve
 
-    (block,) = blocks("yaml params")
+    block, seen = blocks("yaml params")
     raw = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     raw["for_dataset"] |= yaml.safe_load(block.text)["for_dataset"]
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
@@ -233,6 +233,7 @@ def test_the_guides_parameters_are_accepted_down_to_the_models_options(tmp_path)
     assert (candidate.problem.history, candidate.problem.lags) == (8, (96,))
     assert (candidate.settings.scaler, candidate.settings.budget_s) == ("log", 120)
     assert candidate.options.hidden == 128  # type: ignore[attr-defined]
+    check(yaml.safe_load(seen.text), "docs/models.md")
 
 
 def my_cells() -> PanelSchema:
