@@ -1,10 +1,11 @@
 """Autoformer: an encoder-decoder that splits off trends as it goes, and attends to delays instead of steps.
 
 Wu et al., Autoformer: decomposition transformers with auto-correlation for long-term series forecasting, NeurIPS 2021.
-Here correlations come from one product of all steps (the paper: by FFT; histories are short, and it exports), each window picks
-its own delays in training too, steps get learnt positions (delays are circular: nothing else tells the newest of six), keys
-and values are cut to the newest steps (paper: the first), the decoder starts from whole values (paper: their seasonal part, which
-hides their level from it), and the trend starts from a linear map of the history (`residual`).
+Here correlations come from one product of all steps (the paper: by FFT; histories are short, and it exports), each head of each
+window picks its own delays (the authors' code: one set for all heads, in training for the whole batch), steps get learnt positions
+(delays are circular: nothing else tells the newest of six), keys and values are cut to the newest steps (paper: the first), the
+decoder starts from whole values (paper: their seasonal part, which hides their level from it), its trends repeat their ends where
+they are projected (the authors' code goes round), and the trend starts from a linear map of the history (`residual`).
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class Seasonal(nn.Module):
 
 def correlation(q: Tensor, k: Tensor) -> Tensor:
     """Sum over steps i of q_i · k_(i + shift), for each circular shift: (…, steps, d) twice to (…, steps).
+
+    The paper correlates with k_(i - delay), yet rolls the values to i + delay; here keys and values are shifted the same way.
 
     A row of q kᵀ, doubled, read in rows one longer, moves its diagonals into columns: only views, no gather.
     """

@@ -2,7 +2,8 @@
 
 Challu et al., N-HiTS: neural hierarchical interpolation for time series forecasting, AAAI 2023.
 Here the blocks read the targets of all nodes of a patch at once, calendar and lags beside them, and pooling and knots shrink to
-short histories and horizons; the last block explains nothing away, since nobody would read what it leaves.
+short histories and horizons; the last block explains nothing away, since nobody would read what it leaves; and the forecast
+corrects the last value unless asked otherwise (`residual`).
 """
 
 from __future__ import annotations

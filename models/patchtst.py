@@ -3,7 +3,9 @@
 Nie et al., A time series is worth 64 words: long-term forecasting with transformers, ICLR 2023; instance normalisation after
 Kim et al., Reversible instance normalization (RevIN), ICLR 2022. Here patches shrink to short histories, layer norm replaces
 batch norm (exports and federates without running statistics), the head also sees calendar, lags and neighbours, and RevIN is
-off unless asked for: x is standardised by site already, and the level within six steps tells much of what follows.
+off unless asked for: x is standardised by site already, and the level within six steps tells much of what follows. Unless asked
+otherwise (`channels`) a token holds all nodes' values of a patch and their calendar. Patches are counted from the newest step back
+(the paper: from the oldest on, with the newest value repeated), so that up to stride - 1 of the oldest steps are in none.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class Options(_contract.Options):
 
 
 def patches(history: int, length: int, stride: int) -> Tensor:
-    """Positions of each patch (patches, length); the last one ends at the newest step.
+    """Positions of each patch (patches, length); the last one ends at the newest step, the oldest steps may be in none.
 
     Raises:
         ValueError: a patch longer than the history.

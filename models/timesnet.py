@@ -2,8 +2,10 @@
 
 Wu et al., TimesNet: temporal 2D-variation modeling for general time series analysis, ICLR 2023, arXiv:2210.02186.
 Here the periods are found once, on the training rows, and kept (the paper: in each batch anew, so that a window's forecast
-depends on its neighbours and nothing exports); an inception's kernels are added up to one convolution, cut to what the image
-can fill, and the forecast corrects the last value (`residual`).
+depends on its neighbours and nothing exports); the amplitudes whose softmax weighs the periods are those of the waves themselves,
+sums times 2 / steps (the authors' code: the sums, whose softmax is the sharper the more steps there are); an inception's kernels are
+added up to one convolution, cut to what the image can fill; RevIN is off unless asked for (the authors normalise each window), and
+the forecast corrects the last value (`residual`).
 """
 
 from __future__ import annotations
