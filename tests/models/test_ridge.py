@@ -55,6 +55,28 @@ def test_each_output_is_fitted_on_its_own_measured_targets(seed, penalty, missin
         np.testing.assert_allclose(fit.sigma_C[output], np.sqrt(np.mean(left**2)), rtol=1e-4)
 
 
+def test_what_does_not_settle_is_refused_with_its_residual():
+    rng = np.random.default_rng(0)
+    x, y, mask = rng.normal(size=(60, 4)), rng.normal(size=(60, 2)), rng.random((60, 2)) > 0.5
+    sums = Sums.empty(4, 2)
+    sums.add(*(torch.from_numpy(part) for part in (x, y, mask)))
+    with pytest.raises(ValueError, match=r"after 1 steps of conjugate gradients the residual is \d.*raise the option penalty"):
+        solve(sums, 1.0, max_steps=1)
+    assert torch.isfinite(solve(sums, 1.0).weight_PC).all()
+
+
+def test_an_output_that_was_hardly_measured_settles():
+    """Three of 400 windows measured, 20 features: nearly all of the system that all outputs share is taken away."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(400, columns)).astype(np.float32) for columns in (20, 2))
+    mask = np.ones((400, 2), bool)
+    mask[3:, 1] = False
+    fit, exact = fitted(x, y, mask, 100.0, batch=400), x.astype(np.float64)
+    weight, bias = written_out(exact[:3], y[:3, 1], 100.0, exact.mean(0), exact.std(0))
+    np.testing.assert_allclose(fit.weight_PC[:, 1], weight, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(fit.bias_C[1], bias, rtol=1e-4)
+
+
 def test_a_constant_feature_gets_no_weight():
     rng = np.random.default_rng(0)
     x = np.column_stack((np.full(50, 7.0), rng.normal(size=50))).astype(np.float32)
