@@ -5,10 +5,11 @@
 
 `milan-5x5` (made before by `cellwright data pull milan-5x5` or `cellwright run --dataset milan-5x5`), history 6, horizon 3, the
 split of params.yaml. Each side trains in a process of its own on one core, both at the same time; what was measured is kept in
-the folder --work, so that a run that was cut off goes on with the next model, and a finished one only writes the page.
+the folder --work, so that a run that was cut off goes on with the next model, and a finished one only writes the page. It is
+below the project's .cellwright, one for each budget, commit and state of the code, so that nothing stale is taken.
 
     cellwright       `fit` with the model's defaults and what params.yaml says of this data set
-    neuralforecast   3.3.0 in a virtual environment of its own (made below the system's temporary folder): `NeuralForecast.fit`, then
+    neuralforecast   3.3.0 in a virtual environment of its own (made below .cellwright): `NeuralForecast.fit`, then
                      `cross_validation` with the fitted model, with its class's default hyper-parameters. It gets what makes
                      it better: the series scaled as ours are (log, then standardised on training rows), the calendar where
                      the class takes one, 8 series a step (steps are quicker than with its default, 32), early stopping with
@@ -20,6 +21,7 @@ The budget is training time: imports, data and forecasts are not in it. Validati
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import inspect
 import json
@@ -28,7 +30,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from dataclasses import dataclass
@@ -395,18 +396,38 @@ def one_side(given: argparse.Namespace, ground: Ground) -> None:
     (given.work / f"{name}-{given.side}.json").write_text(json.dumps(about))  # last: it says that all is there
 
 
+def state(given: argparse.Namespace) -> str:
+    """The commit, `-dirty` where it was changed since, and a hash of all that is measured: code, parameters, and which panel."""
+    root, found = HERE.parent, hashlib.sha256(str(given.panel.resolve()).encode())
+    code = [path for package in ("cellwright", "models") for path in sorted((root / package).rglob("*.py"))]
+    for path in (*code, root / "params.yaml", Path(__file__).resolve()):
+        found.update(f"{path.relative_to(root)}:{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    commit = _git("rev-parse", "--short", "HEAD") or "no-commit"
+    dirty = "-dirty" if _git("status", "--porcelain", "--untracked-files=no") else ""
+    return f"{commit}{dirty}-{found.hexdigest()[:8]}"
+
+
+def _git(*arguments: str) -> str:
+    """What git says; nothing where this is no checkout."""
+    if not (HERE.parent / ".git").exists():
+        return ""
+    done = subprocess.run(["git", "-C", HERE.parent, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--budget-s", type=float, default=30)
     parser.add_argument("--models", nargs="+", choices=SHARED, default=list(SHARED))
     parser.add_argument("--panel", type=Path, default=HERE.parent / "data" / "panels" / DATASET)
-    parser.add_argument("--work", type=Path, help="folder of what was measured; else one below the system's temporary folder")
+    parser.add_argument("--work", type=Path, help="folder of what was measured; else one below .cellwright/benchmarks")
     parser.add_argument("--page", type=Path, help="else benchmarks/results/<date>-neuralforecast.md")
     parser.add_argument("--python", type=Path, help="Python that has neuralforecast; else an environment is made for it")
     parser.add_argument("--side", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    given.work = given.work or Path(tempfile.gettempdir()) / f"neuralforecast-side-by-side-{given.budget_s:g}s"
+    folder = HERE.parent / ".cellwright" / "benchmarks"
+    given.work = given.work or folder / f"neuralforecast-{given.budget_s:g}s-{state(given)}"
     return given
 
 

@@ -9,9 +9,9 @@ of its own, one after the other, with the same number of threads, four sides a r
 
     cellwright       the whole of `fit`: drawing, scaling, Lightning, clipping, validation of 1,024 windows an epoch
     bare             the same batches in a plain PyTorch loop: what is left is this project's and Lightning's overhead
-    neuralforecast   3.3.0 in a virtual environment of its own (made below the system's temporary folder), twice: 32 series a
-                     batch, its default, from whose windows the 1,024 are drawn; and 2 series, as fast as it gets (but then
-                     a step sees two sites only)
+    neuralforecast   3.3.0 in a virtual environment of its own (made below .cellwright), twice: 32 series a batch, its default,
+                     from whose windows the 1,024 are drawn; and 2 series, as fast as it gets (but then a step sees two sites
+                     only)
 
 Start-up, data preparation and the first steps are not timed. Wall time suffers from whatever else the machine does; windows
 per CPU-second hardly do, so both are given.
@@ -207,7 +207,7 @@ def environment() -> Path:
 
     torch is taken from where `PIP_FIND_LINKS` says, if it is set, as in the project's own set-up.
     """
-    folder = Path(tempfile.gettempdir()) / f"neuralforecast-{VERSION}"
+    folder = HERE.parent / ".cellwright" / "benchmarks" / f"neuralforecast-{VERSION}"
     python = folder / "bin" / "python"
     if not (folder / "ready").is_file():
         import torch
