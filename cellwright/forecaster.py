@@ -186,7 +186,10 @@ def problem_from(stored: dict[str, Any]) -> Problem:
 def network_of(about: dict[str, Any]) -> Network:
     """A network of the form that a forecaster's header names, with fresh weights."""
     from cellwright.training.candidates import module_of
+    from cellwright.training.own_model import is_own
 
+    if is_own(about["model"]) and not about.get("sha256"):  # a header must not choose what is executed
+        raise TrainingError(f"the forecaster names the file {about['model']} without its SHA-256; train this candidate again")
     module = module_of(about["model"], about.get("sha256"))
     known = {f.name for f in fields(module.Options)}
     if unknown := set(about["options"]) - known:

@@ -102,9 +102,14 @@ class Workspace:
     def scorecard(self) -> Path:
         return self.run_folder / "scorecard.json"
 
+    @property
+    def all_probes(self) -> Path:
+        """Folder of the finalists' probes."""
+        return self.run_folder / "probes"
+
     def probes(self, key: str) -> Path:
         """Folder of what was found out about a finalist: <probe>.json each, and retrained/<name>/."""
-        return self.run_folder / "probes" / self.candidate(key).name
+        return self.all_probes / self.candidate(key).name
 
     @property
     def report(self) -> Path:

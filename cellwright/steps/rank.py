@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from cellwright.errors import TrainingError, UnknownName
+from cellwright.errors import ParamsError, TrainingError, UnknownName
 from cellwright.kpis._contract import group_of, kpi, names
 from cellwright.kpis._spans import read_arrays
 from cellwright.panel import Panel, PanelSchema
@@ -50,9 +50,13 @@ def rank(params: Params, ws: Workspace) -> Leaderboard:
 
 
 def _check_weights(params: Params) -> None:
+    cheap = (*names("forecast"), *names("cost"))
     for name in params.rank.weights:
-        if name not in names():
-            raise UnknownName("KPI", name, names(), "It is a key of rank.weights.")
+        if name in cheap:
+            continue
+        if name in names():
+            raise ParamsError(f"rank.weights: '{name}' is measured for the finalists alone, so it cannot order all candidates")
+        raise UnknownName("KPI", name, cheap, "It is a key of rank.weights.")
 
 
 def _trained(params: Params, ws: Workspace) -> dict[str, Trained]:

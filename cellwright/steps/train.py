@@ -278,4 +278,6 @@ def _whole(before: Trained | None, reading: EnergyReading, fitted: Fitted) -> En
     if unmetered_s > 0:
         words = f"resumed {fitted.resumed} times, earlier stretches by their CPU-seconds"
         reading = grown(reading, 1 + unmetered_s / metered_s, words)
-    return added(before.energy, reading) if before and before.energy else reading
+    if before is None:
+        return reading
+    return None if before.energy is None else added(before.energy, reading)

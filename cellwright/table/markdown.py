@@ -53,7 +53,8 @@ def _time(table: ZooTable) -> str:
     minutes = table.wall_s / 60
     limit = "" if table.minutes is None else f", of the {table.minutes} allowed"
     over = "" if table.minutes is None or minutes <= table.minutes else " **It took longer than that.**"
-    return f"Training and scoring of everything took {minutes:.{0 if minutes >= 10 else 1}f} minutes{limit}.{over}"
+    figure = f"{minutes:.{0 if minutes >= 10 else 1}f} minutes"
+    return f"Training and scoring of everything, attempts that were killed left out, took {figure}{limit}.{over}"
 
 
 def _part(table: ZooTable, part: TablePart) -> list[str]:
@@ -61,7 +62,7 @@ def _part(table: ZooTable, part: TablePart) -> list[str]:
         f"{part.data.sites:,} sites, {part.data.rows:,} rows (version {part.data.hash[:8]}); {part.history} steps in, {part.horizon} out; "
         f"{part.test_windows:,} test windows. Errors are of the test span, in {part.unit}, mean ± standard deviation over the seeds "
         f"{', '.join(map(str, part.seeds))}; a model without a ± trained with the first alone. Models are in the order of their "
-        "validation error; costs are of the first seed."
+        "validation error; costs and the difference to ridge are of the first seed."
     )
     lines = [f"## {part.title}", "", about, "", _best(part), "", *_rows(table, part), ""]
     if notes := [f"- {row.title}: {_notes(row)}" for row in part.rows if row.notes]:

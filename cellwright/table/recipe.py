@@ -70,8 +70,13 @@ def read(path: Path) -> Recipe:
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors()]
         raise ParamsError(f"{path} is no recipe: " + "; ".join(lines)) from None
-    if unknown := [c for c in recipe.columns if c not in names()]:
-        raise ParamsError(f"{path}: there is no KPI '{unknown[0]}'; KPIs: {', '.join(names())}")
+    cheap = (*names("forecast"), *names("cost"))
+    if unknown := [c for c in recipe.columns if c not in cheap]:
+        raise ParamsError(
+            f"{path}: there is no KPI '{unknown[0]}' that is measured for all candidates; there are: {', '.join(cheap)}"
+        )
+    if wrong := [part.dataset for part in recipe.parts if "dataset" in part.set]:
+        raise ParamsError(f"{path}: part {wrong[0]}: 'dataset' stands beside 'set', not in it")
     titles = [part.title or part.dataset for part in recipe.parts]
     if len(set(titles)) < len(titles):
         raise ParamsError(f"{path}: two parts are called the same; give each its own title")
@@ -91,4 +96,8 @@ def params_of(part: Part, root: Path, seed: int, models: tuple[str, ...] = ()) -
     sections: dict[str, Any] = {"train": train}
     if seed != part.seeds[0]:
         sections["score"] = {"costs": False}
+    if params.train.warm_start != "none":
+        raise ParamsError(
+            f"part {part.title or part.dataset}: train.warm_start is '{params.train.warm_start}', but in a table all start alike"
+        )
     return laid_over(params, sections, "seed")

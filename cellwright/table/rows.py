@@ -12,6 +12,7 @@ from cellwright.panel import Panel
 from cellwright.ranking.sentence import REFERENCE
 from cellwright.results import Failure, Figure, Interval, Leaderboard, Scored, TablePart, TableRow, Trained
 from cellwright.runs import params_of
+from cellwright.training.batches import LEAST_ORIGINS
 from cellwright.training.candidates import resolve
 from cellwright.workspace import Workspace
 from models._contract import Network
@@ -42,8 +43,13 @@ def windows_per_s(ws: Workspace, key: str) -> float | None:
     if not lines:
         return None
     last, trained = json.loads(lines[-1]), Trained.read(ws.candidate(key) / "candidate.json")
-    seen = min(last["step"] * trained.settings["batch"], last["epoch"] * trained.windows)  # the last batch may be short
-    return float(seen) / float(last["elapsed_s"])
+    return float(last["step"]) * _windows_a_step(trained) / float(last["elapsed_s"])
+
+
+def _windows_a_step(trained: Trained) -> int:
+    """Windows of one site; a network of all sites takes whole origins, and a few of them at least (see `batches.Pool`)."""
+    batch, sites = int(trained.settings["batch"]), int(trained.data.sites)
+    return batch if trained.problem["inputs"] != "all" else max(LEAST_ORIGINS, batch // sites) * sites
 
 
 def further_seeds(ws: Workspace, slower_than: float) -> tuple[str, ...]:
@@ -77,9 +83,12 @@ def part(title: str, runs: Sequence[Finished]) -> TablePart:
     ones = [one for run in runs for one in _of_run(run)]
     if not ones:
         raise CellwrightError(f"{title}: no candidate has a score")
+    if unmeasured := [one.trained.key for one in ones if one.scored.validation["mae"] is None]:
+        raise CellwrightError(f"{title}: no target of the validation span was measured for {unmeasured[0]}; choose another split")
     keys = list(dict.fromkeys(one.trained.key for one in ones))
     rows = [_row(_counted([one for one in ones if one.trained.key == key]), runs) for key in keys]
-    best = min(ones, key=lambda one: one.scored.validation["mae"] or float("inf"))
+    whole = [one for one in ones if one.trained.status != "halved"] or ones  # what was dropped early cannot win
+    best = min(whole, key=lambda one: one.scored.validation["mae"] or float("inf"))
     return TablePart(
         title=title,
         data=board.data,
@@ -136,7 +145,7 @@ def _row(ones: Sequence[_One], runs: Sequence[Finished]) -> TableRow:
         inputs=str(trained.problem["inputs"]),
         nodes=int(trained.problem["nodes"]),
         seeds=[one.seed for one in ones],
-        validation_mae=_figure([one.scored.validation["mae"] for one in ones]) or Figure(mean=float("inf"), deviation=None),
+        validation_mae=_validation(ones),
         kpis={**errors, **costs},
         statuses=[one.trained.status for one in ones],
         budget_s=float(trained.settings["budget_s"]),
@@ -147,6 +156,11 @@ def _row(ones: Sequence[_One], runs: Sequence[Finished]) -> TableRow:
         to_ridge=_to_ridge(first.scored),
         notes=trained.notes,
     )
+
+
+def _validation(ones: Sequence[_One]) -> Figure:
+    values = [float(one.scored.validation["mae"] or 0.0) for one in ones]  # each was measured: `part` has looked
+    return Figure(mean=statistics.fmean(values), deviation=statistics.stdev(values) if len(values) > 1 else None)
 
 
 def _figure(values: Sequence[float | None]) -> Figure | None:

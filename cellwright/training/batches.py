@@ -15,7 +15,7 @@ from cellwright.data.windows import Windows
 from cellwright.forecaster import Forecaster
 from models._contract import Batch
 
-_LEAST_ORIGINS = 8  # of a network that takes all sites at once: fewer make its steps too noisy
+LEAST_ORIGINS = 8  # of a network that takes all sites at once: fewer make its steps too noisy
 _CLOSED_FORM_VALUES = 4_000_000  # values of x a batch: 16 MB
 
 
@@ -58,7 +58,7 @@ class Pool:
         """How many draws make about that many windows of one site, and at least a few."""
         if self.windows.problem.inputs != "all":
             return site_windows
-        return max(_LEAST_ORIGINS, site_windows // self.windows.sites)
+        return max(LEAST_ORIGINS, site_windows // self.windows.sites)
 
     def load(self, index: np.ndarray) -> Loaded:
         """Gather the windows of these numbers (0 … len - 1)."""

@@ -87,7 +87,7 @@ def fit(
     forecaster = _start(candidate, panel, spans, warm)
     begun = folder is not None and (folder / CHECKPOINT).is_file()
     if warm is None and not candidate.network.closed_form and not begun:  # a checkpoint holds what was prepared
-        prepare(forecaster, training)
+        prepare(forecaster, training, seed=candidate.settings.seed)
     if candidate.network.closed_form:
         return _fit_closed_form(candidate, forecaster, training, validation, folder)
     return _fit_gradient(candidate, forecaster, training, validation, folder, rung, on_epoch)
@@ -107,12 +107,10 @@ def _start(candidate: Candidate, panel: Panel, spans: Spans, warm: Forecaster | 
     return forecaster
 
 
-def prepare(forecaster: Forecaster, training: Pool) -> None:
-    """Let the network set its buffers from training windows: an even sample of their origins, so that long data stay cheap."""
-    every = max(1, len(training) // _PREPARED_FROM)
-    sample = Pool(training.windows, training.origins[::every])
+def prepare(forecaster: Forecaster, training: Pool, *, seed: int) -> None:
+    """Let the network set its buffers from training windows: an even sample of sites and times, so that long data stay cheap."""
     with torch.no_grad():
-        forecaster.network.prepare(Scaled(sample, forecaster))
+        forecaster.network.prepare(Scaled(training, forecaster, most=training.count(_PREPARED_FROM), seed=seed))
 
 
 def fit_closed_form(network: Network, batches: Iterable[Batch], *, seed: int, budget_s: float | None = None) -> Ended:

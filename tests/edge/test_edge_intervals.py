@@ -70,6 +70,7 @@ def test_intervals_are_told_only_to_who_asks(quantile_project, predictor):
     ("asked", "says"),
     [
         ([0.9], "no interval of 0.9; there are 0.5, 0.8, 0.95"),
+        ([10**400], "no interval of 1000"),
         (0.8, "must be a list of nominal coverages"),
         (["0.8"], "must be a list of nominal coverages"),
         ([True], "must be a list of nominal coverages"),

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from cellwright.errors import TrainingError, UnknownName
+from cellwright.errors import ParamsError, TrainingError, UnknownName
 from cellwright.kpis._contract import names
 from cellwright.kpis._macs import count_macs
 from cellwright.kpis._spans import read_arrays
@@ -161,3 +161,5 @@ def test_the_choice_does_not_look_at_the_test_span(copy, make_params):
 def test_weights_of_an_unknown_kpi_are_refused(scored_run, make_params):
     with pytest.raises(UnknownName, match="Did you mean 'mae'"):
         rank(make_params(rank={"weights": {"maee": 1}}), scored_run)
+    with pytest.raises(ParamsError, match="measured for the finalists alone"):
+        rank(make_params(rank={"weights": {"robustness_noise": 1}}), scored_run)

@@ -15,7 +15,7 @@ from cellwright.bundle.export import export_onnx
 from cellwright.data.scaler import fit_scaler
 from cellwright.data.split import split
 from cellwright.errors import BundleError, ParamsError, TrainingError, UnknownName
-from cellwright.forecaster import Forecaster, build
+from cellwright.forecaster import Forecaster, build, network_of
 from cellwright.params import load
 from cellwright.results import Trained
 from cellwright.runs import run_name
@@ -112,6 +112,9 @@ def test_it_trains_is_stored_and_exported_like_any_other(mine, make_params, work
     assert forecaster.network.options.smoothing == 12
     assert forecaster.about["sha256"] == own_model.sha256(mine())
     export_onnx(forecaster, tmp_path / "mine.onnx")
+    unmarked = {name: value for name, value in forecaster.about.items() if name != "sha256"}
+    with pytest.raises(TrainingError, match="without its SHA-256"):
+        network_of(unmarked)
     again = train(make_params(train={"models": [key]}), workspace, key)
     assert again == trained  # found, not trained once more
 
@@ -244,6 +247,21 @@ def test_the_line_is_that_of_the_file(mine, resolved):
         resolved(mine(text=text))
 
 
+def test_a_file_that_was_interrupted_is_imported_again(mine, resolved, monkeypatch):
+    path = mine(("from typing", 'import os\nif os.environ.get("INTERRUPT"):\n    raise KeyboardInterrupt\nfrom typing'))
+    monkeypatch.setenv("INTERRUPT", "1")
+    with pytest.raises(KeyboardInterrupt):
+        resolved(path)
+    monkeypatch.delenv("INTERRUPT")
+    assert resolved(path).title == "Smoothing"
+
+
+def test_a_file_has_only_the_future_that_it_asks_for(mine, resolved):
+    """Where this program's own `from __future__ import annotations` held, the annotation would be a string."""
+    with pytest.raises(ParamsError, match="no class Network"):
+        resolved(mine(text="def plain(steps: int): ...\n\nassert plain.__annotations__ == {'steps': int}\n"))
+
+
 def test_a_probe_leaves_the_random_state_alone(mine, resolved):
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -258,6 +276,20 @@ def test_models_are_checked_before_there_are_data(mine, make_params):
         check_models(make_params(train={"models": ["gruu"]}))
     with pytest.raises(ParamsError, match="no class Network"):
         check_models(make_params(train={"models": ["gru", mine(("class Network(", "class Net("))]}))
+
+
+def test_presets_and_options_of_the_zoo_are_checked_before_there_are_data(make_params):
+    check_models(make_params(train={"models": ["mlp", "vmrnn:b"], "settings": {"mlp": {"options": {"hidden": 8}}}}))
+    with pytest.raises(UnknownName, match=r"no preset of 'vmrnn' 'c'\. There are: .*b"):
+        check_models(make_params(train={"models": ["vmrnn:c"]}))
+    for options, said in (({"hiden": 8}, "did you mean 'hidden'"), ({"hidden": 0}, "hidden must be at least 1")):
+        with pytest.raises(ParamsError, match=said):
+            check_models(make_params(train={"models": ["mlp"], "settings": {"mlp": {"options": options}}}))
+
+
+def test_many_neighbours_are_found_among_the_sites_that_are_made_up(mine, make_params):
+    path = mine(('inputs = ("site",)', 'inputs = ("patch", "site")'))
+    check_models(make_params(train={"models": [path]}, problem={"neighbours": 12}))
 
 
 def test_its_options_are_checked_like_any_other(mine, make_params, panel):
