@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from cellwright.data.neighbours import settled
 from cellwright.data.scaler import fit_scaler
 from cellwright.data.split import Spans, spans
 from cellwright.data.windows import VALID, Windows
@@ -152,7 +153,11 @@ def mae_of(forecaster: Forecaster, sample: Sample) -> float:
 
 
 def moved(forecaster: Forecaster, candidate: Candidate, panel: Panel, rows: tuple[int, int]) -> Forecaster:
-    """The weights of a forecaster on other sites: `candidate` says what is forecast there, `rows` fit the scaler of each site."""
+    """The weights of a forecaster on other sites: `candidate` says what is forecast there.
+
+    Its training `rows` there fit the scaler of each site, and find the neighbours where positions do not tell them.
+    """
+    candidate = replace(candidate, problem=settled(candidate.problem, panel, rows))
     settings = candidate.settings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(settings.seed, 0))  # weights that are replaced at once

@@ -82,12 +82,17 @@ def peaks(bed: Bed) -> np.ndarray:
 def margin(load: Load, static: np.ndarray, violations: float) -> float:
     """The smallest margin, as a share of the peak and at least 0, with which at most `violations` of the intervals have more load.
 
+    A site whose peak is 0 is left out: there is no share of nothing, and a margin of it would stand for no capacity.
+
     Raises:
-        TrainingError: no interval was measured.
+        TrainingError: no interval of the others was measured.
     """
-    lack = np.sort(((load.truth - load.forecast) / np.maximum(static, np.finfo(np.float32).tiny))[load.mask])
+    busy = static > 0
+    lack = np.sort(((load.truth - load.forecast)[..., busy] / static[busy])[load.mask[..., busy]])
     if not len(lack):
-        raise TrainingError("the validation span has no measured target, so that no margin can be sized")
+        raise TrainingError(
+            "the validation span has no measured target of a site with a peak above 0, so that no margin can be sized"
+        )
     allowed = math.floor(violations * len(lack))
     return max(0.0, float(lack[len(lack) - 1 - allowed])) if allowed < len(lack) else 0.0
 

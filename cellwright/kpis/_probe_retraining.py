@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from cellwright.data.neighbours import count_of
 from cellwright.data.split import Span, Spans
 from cellwright.data.windows import Windows
 from cellwright.errors import CellwrightError, TrainingError
@@ -22,7 +23,7 @@ from cellwright.forecaster import Forecaster
 from cellwright.kpis._bed import Bed, mae_of, moved
 from cellwright.kpis._halves import halves
 from cellwright.kpis._probes import Found, Probes
-from cellwright.kpis._retrained import Again, Retrained, again
+from cellwright.kpis._retrained import Again, Judged, Retrained, again
 from cellwright.panel import Panel
 from cellwright.training.candidates import Candidate
 
@@ -75,8 +76,8 @@ def folds(bed: Bed, retrain: Again) -> Found:
     done = []
     for number, rows in enumerate(rolling(bed.spans, count)):
 
-        def judge(forecaster: Forecaster, rows: Spans = rows) -> dict[str, float]:
-            return {"next": _mae(bed, forecaster, bed.panel, rows.test)}
+        def judge(forecaster: Forecaster, rows: Spans = rows) -> Judged:
+            return Judged({"next": _mae(bed, forecaster, bed.panel, rows.test)})
 
         done.append(retrain(f"fold-{number}", bed.candidate, bed.panel, rows, judge))
     maes = tuple(r.maes["next"] for r in done)
@@ -107,13 +108,13 @@ def area(bed: Bed, retrain: Again) -> Found:
         return Found(reasons={_AREA: reason})
     here, there = halves(bed.panel)
 
-    def judge(forecaster: Forecaster) -> dict[str, float]:
-        return {"there": _mae(bed, _moved(bed, forecaster, there), there, bed.spans.test)}
+    def judge(forecaster: Forecaster) -> Judged:
+        return Judged({"there": _mae(bed, _moved(bed, forecaster, there), there, bed.spans.test)})
 
-    part = retrain("area", _on(bed.candidate, here), here, bed.spans, judge)
-    whole = _whole(bed, retrain)
+    candidate, whole = _on(bed.candidate, here), _whole(bed, retrain)
     if "there" not in whole.maes:
-        raise TrainingError("the training on all sites was not judged on the other half")
+        raise TrainingError(whole.reasons.get("there", "the training on all sites was not judged on the other half"))
+    part = retrain("area", candidate, here, bed.spans, judge)
     evidence = Probes(area_mae=part.maes["there"], area_whole_mae=whole.maes["there"])
     sizes = f"trained on {len(here.schema.sites)} sites, judged on the other {len(there.schema.sites)}"
     return Found(evidence=evidence, notes={_AREA: f"{sizes}; {_words([part, whole])}"})
@@ -122,19 +123,32 @@ def area(bed: Bed, retrain: Again) -> Found:
 def _whole(bed: Bed, retrain: Again, number: int = 0) -> Retrained:
     """The training on all sites with a seed; the first is also judged on the half of the sites that `area` forecasts."""
 
-    def judge(forecaster: Forecaster) -> dict[str, float]:
+    def judge(forecaster: Forecaster) -> Judged:
         maes = {"validation": _mae(bed, forecaster, bed.panel, bed.spans.validation)}
-        if number == 0 and bed.params.scorecard.area and bed.forecaster.problem.inputs != "all":
+        if number or not bed.params.scorecard.area or bed.forecaster.problem.inputs == "all":
+            return Judged(maes)
+        try:
             _, there = halves(bed.panel)
-            maes["there"] = _mae(bed, _moved(bed, forecaster, there), there, bed.spans.test)
-        return maes
+            return Judged(maes | {"there": _mae(bed, _moved(bed, forecaster, there), there, bed.spans.test)})
+        except CellwrightError as error:  # that `area` has no value is no reason for `seeds` to have none
+            return Judged(maes, {"there": str(error)})
 
     settings = replace(bed.candidate.settings, seed=bed.candidate.settings.seed + number)
     return retrain(f"seed-{number}", replace(bed.candidate, settings=settings), bed.panel, bed.spans, judge)
 
 
 def _on(candidate: Candidate, panel: Panel) -> Candidate:
-    """The candidate on a part of the sites; a network of single sites or patches has the same form there."""
+    """The candidate on a part of the sites; a network of single sites or patches has the same form there.
+
+    Raises:
+        TrainingError: they are too few for the means of the nearest.
+    """
+    nearest, sites = count_of(candidate.problem.features), len(panel.schema.sites)
+    if nearest >= sites:
+        raise TrainingError(
+            f"half of the area has {sites} sites, so that a site has {sites - 1} others beside it, and problem.neighbours is "
+            f"{nearest}: lower it to compare areas"
+        )
     return replace(candidate, grid=panel.schema.grid)
 
 

@@ -33,7 +33,7 @@ def probe(bed: Bed) -> Found:
     shares = bed.params.split.model_copy(update={"since": None, "until": None})
     rows = spans(shares, panel.schema)
     forecaster = moved(bed.forecaster, candidate, panel, rows.train)
-    sample = bed.sample(Windows(panel, candidate.problem), *rows.test)
+    sample = bed.sample(Windows(panel, forecaster.problem), *rows.test)
     evidence = Probes(
         transfer_mae=mae_of(forecaster, sample), transfer_naive_mae=mae(last_value(sample, candidate.problem), sample)
     )

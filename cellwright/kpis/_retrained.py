@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pydantic import Field
+
+from cellwright.data.exogenous import digests
 from cellwright.data.split import Spans
 from cellwright.errors import TrainingError
 from cellwright.files import explained, read_json, write_json
@@ -22,8 +25,18 @@ RECORD, _INPUTS = "retrained.json", "inputs.json"
 _WINDOWS_AN_EPOCH = 20_000  # so that a short budget is looked at often enough …
 _VALIDATION_WINDOWS = 2_000  # … and is not spent on validation
 _LEAST_CLOSED_FORM_S = 2.0  # a closed form cannot be cut short: up to this it may take longer than its part of the budget
+_JUDGES = ("_bed.py", "_halves.py", "_probe_retraining.py", "_retrained.py")  # what is found out rests on this code
 
-Judge = Callable[[Forecaster], dict[str, float]]
+
+@dataclass(frozen=True)
+class Judged:
+    """Errors of a training, MAE by the name of what it was judged on; of what it could not be judged on, why."""
+
+    maes: dict[str, float]
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+Judge = Callable[[Forecaster], Judged]
 
 
 class Retrained(Result):
@@ -35,6 +48,7 @@ class Retrained(Result):
     train_s: float
     budget_s: float
     maes: dict[str, float]
+    reasons: dict[str, str] = Field(default_factory=dict)  # why it has no error there
 
 
 @dataclass(frozen=True)
@@ -60,13 +74,15 @@ class Again:
             _emptied(folder)
             write_json(folder / _INPUTS, {"digest": mark})
         fitted = fit(short, panel, spans, folder=folder)
+        judged = judge(fitted.forecaster.eval())
         done = Retrained(
             digest=mark,
             status=fitted.status,
             epochs=fitted.epochs,
             train_s=fitted.train_s,
             budget_s=self.budget_s,
-            maes=judge(fitted.forecaster.eval()),
+            maes=judged.maes,
+            reasons=judged.reasons,
         ).save(folder / RECORD)
         (folder / CHECKPOINT).unlink(missing_ok=True)
         return done
@@ -88,7 +104,8 @@ class Again:
                 "spans": spans,
                 "test": self.bed.spans.test,
                 "candidate": as_json(candidate),
-                "judged": [card.windows, card.seed, card.area],
+                "exogenous": digests(candidate.problem.exogenous),
+                "judged": [card.windows, card.seed, card.area, *(digest.file(Path(__file__).with_name(n)) for n in _JUDGES)],
                 "code": digest.sources(candidate.source),
             }
         )

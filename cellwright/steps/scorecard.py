@@ -43,6 +43,7 @@ def scorecard(params: Params, ws: Workspace, workers: Workers | None = None, *, 
     board = Leaderboard.read(ws.leaderboard)
     titles = {row.key: row.title for row in board.rows}
     keys = finalists(board, params.scorecard.finalists)
+    ws.all_probes.mkdir(parents=True, exist_ok=True)  # an output of the step also where nobody is probed
     found = _kept(params, ws, keys)
     jobs = [(key, name) for key in keys for name in PROBES if (key, name) not in found]
     left = {key: sum(job[0] == key for job in jobs) for key in keys}
@@ -131,7 +132,9 @@ def _digest(params: Params, ws: Workspace, key: str) -> str:
 
     p = params
     sections = (p.scorecard, p.prices, p.split, p.problem, p.train, p.validate_)
-    total = hashlib.sha256("\n".join([data_version(ws, p.dataset).hash, *map(repr, sections)]).encode())
+    others = [name for name in (p.scorecard.transfer_to,) if name and ws.panel(name).is_dir()]
+    versions = [data_version(ws, name).hash for name in (p.dataset, *others)]
+    total = hashlib.sha256("\n".join([*versions, *map(repr, sections)]).encode())
     folder, probes = ws.candidate(key), Path(__file__).parent.parent / "kpis"
     own = (folder / FILE, folder / "candidate.json", ws.score(key), ws.score(key, ".npz"))
     for path in (*own, *sorted(probes.glob("_*.py"))):

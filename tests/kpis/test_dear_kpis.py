@@ -222,6 +222,13 @@ def test_the_margin_is_the_smallest_that_keeps_violations_below_their_share():
     assert provided(np.array([[[-5.0]]]), peak, 0.1) == pytest.approx(0)
 
 
+def test_a_site_that_never_had_load_has_no_part_in_the_margin():
+    found = Load(np.full((2, 1, 2), 10.0), np.array([[[12.0, 11.0]], [[13.0, 15.0]]]), np.ones((2, 1, 2), bool))
+    assert margin(found, np.array([20.0, 0.0]), 0.0) == pytest.approx(3 / 20)
+    with pytest.raises(TrainingError, match="no measured target of a site with a peak above 0"):
+        margin(found, np.zeros(2), 0.0)
+
+
 def test_the_return_is_the_capacity_saved_less_the_forecasts_price():
     parts = {"static_capacity": 100.0, "forecast_capacity": 70.0, "capacity_price_h": 0.001, "forecasts_per_day": 144.0}
     assert return_per_site_day.compute(Probes(**parts, forecast_price=0.0005)) == pytest.approx(30 * 24 * 0.001 - 144 * 0.0005)

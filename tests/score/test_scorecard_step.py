@@ -15,6 +15,7 @@ from cellwright.kpis._bed import Bed, forecast, mae_of, spread
 from cellwright.kpis._contract import names
 from cellwright.kpis._probe_robustness import gappy, in_other_units, noisy, outage, shifted
 from cellwright.kpis._probes import PROBES, probe_of
+from cellwright.kpis._retrained import RECORD, Judged, Retrained, again
 from cellwright.panel import Panel
 from cellwright.registry.trace import kpi_points
 from cellwright.report import record as records
@@ -23,6 +24,7 @@ from cellwright.results import Leaderboard, Probed, Scorecard
 from cellwright.steps.rank import rank
 from cellwright.steps.report import report
 from cellwright.steps.scorecard import finalists, scorecard
+from cellwright.steps.train import train
 from cellwright.workspace import Workspace
 
 CARD = {"finalists": 2, "windows": 300, "budget_s": 1.0, "attribution_windows": 16, "attribution_steps": 16}
@@ -122,6 +124,57 @@ def test_another_data_set_is_forecast_with_its_own_scale(own, make_params):
     assert away.kpis["generalisation_transfer"] < 1.2
     assert "name one of the same cadence" in card("slower").reasons["generalisation_transfer"]
     assert "'nowhere' is not here" in card("nowhere").reasons["generalisation_transfer"]
+    Panel.from_arrays(louder, {"traffic": here.values("traffic") ** 2}).save(own.panel("louder"))
+    assert card("louder").kpis["generalisation_transfer"] != away.kpis["generalisation_transfer"]  # its data are others now
+
+
+def trained_without_positions(tmp_path, panel: Panel, params) -> Bed:
+    """An mlp of the nine sites, none of which says where it lies."""
+    ws = Workspace(tmp_path, "run")
+    values = {"traffic": panel.values("traffic")}
+    Panel.from_arrays(panel.schema.model_copy(update={"grid": None}), values).save(ws.panel("small"))
+    train(params, ws, "mlp")
+    return Bed.open(params, ws, "mlp")
+
+
+def test_neighbours_by_correlation_are_found_anew_on_other_sites(tmp_path, small_panel, make_params):
+    card = {**CARD, "folds": 0, "transfer_to": "small"}
+    bed = trained_without_positions(tmp_path, small_panel, make_params(problem={"neighbours": 3}, scorecard=card))
+    found = probe_of("retraining").probe(bed)
+    assert found.reasons.keys() == {"rank_stability"}
+    assert found.evidence.area_mae > 0
+    assert found.evidence.area_whole_mae > 0
+    assert probe_of("transfer").probe(bed).evidence.transfer_mae == pytest.approx(mae_of(bed.forecaster, bed.test))
+
+
+def test_halves_that_are_too_small_for_the_means_leave_the_other_retrainings_alone(tmp_path, small_panel, make_params):
+    params = make_params(problem={"neighbours": 6}, scorecard={**CARD, "folds": 0})
+    bed = trained_without_positions(tmp_path, small_panel, params)
+    found = probe_of("retraining").probe(bed)
+    assert len(found.evidence.seed_maes) == 2
+    assert found.evidence.area_mae is None
+    assert "half of the area has 4 sites" in found.reasons["generalisation_area"]
+    first = Retrained.read(bed.ws.probes("mlp") / "retrained" / "seed-0" / RECORD)
+    assert first.maes.keys() == {"validation"}
+    assert first.reasons["there"].startswith("half of the area has 5 sites")
+
+
+def test_a_series_that_changed_is_trained_with_again(tmp_path, small_panel, make_params):
+    series = tmp_path / "weather.csv"
+    series.write_text("time,temperature\n0,1\n60000000,2\n")
+    params = make_params(problem={"exogenous": [f"{series}:temperature"]}, scorecard=CARD)
+    bed, trainings = trained_without_positions(tmp_path, small_panel, params), []
+
+    def judge(forecaster) -> Judged:
+        trainings.append(forecaster)
+        return Judged({"validation": 1.0})
+
+    for _ in range(2):
+        again(bed, 0.1)("seed-0", bed.candidate, bed.panel, bed.spans, judge)
+    assert len(trainings) == 1
+    series.write_text("time,temperature\n0,1\n60000000,3\n")
+    again(bed, 0.1)("seed-0", bed.candidate, bed.panel, bed.spans, judge)
+    assert len(trainings) == 2
 
 
 def test_windows_are_spread_evenly_and_alike_each_time(bed):
