@@ -37,6 +37,7 @@ format: install-dev
 	$(BIN)/ruff check --fix .
 
 repro: install
+	@$(BIN)/cellwright replayable
 	$(BIN)/dvc repro
 
 # uv resolves all of it together; a torch build's local label (+cpu) is dropped, so that any build of that version fits.

@@ -12,7 +12,7 @@ import typer
 from cellwright import __version__
 from cellwright.errors import CellwrightError
 from cellwright.processes import obey_parent
-from flows._cli import champion, data, doctor, edge, models, run, servers, table
+from flows._cli import champion, data, doctor, edge, models, replayable, run, servers, table
 
 STOPPED = 130
 
@@ -25,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 run.add_to(app)
+replayable.add_to(app)
 table.add_to(app)
 champion.add_to(app)
 data.add_to(app)

@@ -170,8 +170,8 @@ class Bench:
         p = self.params
         how = [repr(part) for part in (p.score, p.energy, p.prices, p.runner.threads_per_worker, self.spans, names())]
         total = hashlib.sha256("\n".join([self.version.hash, *how]).encode())
-        for name in (FILE, "candidate.json"):
-            total.update((folder / name).read_bytes())
+        for path in (folder / FILE, folder / "candidate.json", *_code()):
+            total.update(path.read_bytes())
         return total.hexdigest()
 
     def _kept(self, key: str, digest: str) -> Scored | None:
@@ -211,6 +211,12 @@ class Bench:
         if not self.ground(entry.forecaster.problem)[1].seasonal:
             found["mase"] = "scaled by the one-step naive forecast"
         return found
+
+
+def _code() -> list[Path]:
+    """What computes the KPIs and the intervals."""
+    here = Path(__file__).parent
+    return [*sorted(here.glob("*.py")), here.parent / "conformal.py"]
 
 
 def in_parallel(forecast: Callable[[np.ndarray], np.ndarray], origins: np.ndarray) -> np.ndarray:

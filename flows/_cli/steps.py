@@ -11,6 +11,7 @@ from cellwright.files import write_json, write_text
 from cellwright.params import Params
 from cellwright.results import Leaderboard
 from cellwright.workspace import Workspace
+from flows._cli.replayable import check_replayable, under_dvc
 
 
 def perform(name: str, params: Params, ws: Workspace, model: str | None) -> None:
@@ -51,6 +52,8 @@ def _train(params: Params, ws: Workspace, model: str | None) -> None:
     from cellwright.steps.train import train
     from cellwright.training.runner import bounded
 
+    if under_dvc():
+        check_replayable(params)
     _remember(params, ws)
     if params.halving.rungs:
         typer.echo(f"halving.rungs is {params.halving.rungs}: a step by itself compares nobody, so all train in full")

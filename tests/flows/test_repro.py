@@ -6,9 +6,19 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
+from cellwright.errors import ParamsError
+from cellwright.params import check
+from cellwright.training import digest
+from cellwright.workspace import Workspace
+from flows._cli.replayable import check_replayable
+from flows._cli.steps import perform
+
+REPOSITORY = Path(__file__).parents[2]
 CHAIN = ["train@persistence", "train@mlp", "score", "rank", "scorecard", "report", "register", "publish"]
 
 
@@ -20,6 +30,32 @@ def dvc(project, *arguments: str):
 
 def ran(output: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)'", output)
+
+
+@pytest.mark.parametrize("key", ["vmrnn:b", "nets/mine.py", "neuralforecast:NHITS", "seasonal-naive"])
+def test_what_is_no_file_of_the_zoo_is_not_replayed(key):
+    with pytest.raises(ParamsError, match=f"not '{key}'; take it out"):
+        check_replayable(check({"train": {"models": ["gru", key]}}, "test"))
+
+
+def test_series_are_not_replayed_for_dvc_does_not_watch_them(tmp_path, monkeypatch):
+    params = check({"train": {"models": ["ridge"]}, "problem": {"exogenous": ["data/weather.csv:temperature"]}}, "test")
+    monkeypatch.setenv("DVC_STAGE", "dvc.yaml:train@ridge")
+    with pytest.raises(ParamsError, match=r"DVC does not watch data/weather\.csv:temperature"):
+        perform("train", params, Workspace(tmp_path), "ridge")
+    check_replayable(check({"train": {"models": ["ridge", "seasonal_naive"]}}, "test"))
+
+
+def test_stages_watch_the_code_that_their_results_rest_on():
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    deps = {name: set(stage["deps"]) for name, stage in stages.items()}
+    assert {f"cellwright/{name}" for name in digest._OURS} <= deps["train"]
+    data = {f"cellwright/{name}" for name in digest._OURS if name.startswith("data/")}
+    assert data <= deps["scorecard"]
+    assert data - {"cellwright/data/scaler.py"} <= deps["score"]  # a trained forecaster holds its scaler
+    assert {"models", "cellwright/conformal.py", "cellwright/kpis"} <= deps["score"]
+    gone = [d for ds in deps.values() for d in ds if d.startswith("cellwright/") and not (REPOSITORY / d).exists()]
+    assert gone == []
 
 
 @pytest.mark.slow
