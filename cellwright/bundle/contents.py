@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cellwright.bundle.manifest import canonical
+from cellwright.training.own_model import public
 
 if TYPE_CHECKING:
     from cellwright.panel import PanelSchema
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from cellwright.results import DataVersion, Leaderboard, Registered, Scored, Trained
 
 _STATED = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+_OF_TRAINING = {"preset", "options", "settings", "seed", "trials", "warm_start", "status"}
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,8 @@ def lineage(params: Params, trained: Trained, registered: Registered | None, run
         if registered is None
         else registered.model_dump(include={"experiment", "run_id", "model_name", "version"}),
         "params_sha256": hashlib.sha256(canonical(params.model_dump(mode="json", by_alias=True))).hexdigest(),
-        "candidate": trained.model_dump(
-            mode="json", include={"key", "model", "preset", "options", "settings", "seed", "trials", "warm_start", "status"}
-        ),
+        "candidate": trained.model_dump(mode="json", include=_OF_TRAINING)
+        | {"key": public(trained.key), "model": public(trained.model)},
         "libraries": {name: importlib.metadata.version(name) for name in _STATED},
     }
     return document(content)

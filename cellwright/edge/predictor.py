@@ -13,7 +13,7 @@ from cellwright.bundle.export import open_session, run_session
 from cellwright.bundle.keys import Trust
 from cellwright.bundle.layout import read_layer, verify
 from cellwright.bundle.manifest import Manifest
-from cellwright.bundle.problem import VALID, ServedProblem
+from cellwright.bundle.problem import MARK, VALID, ServedProblem
 from cellwright.conformal import LEVELS, Conformal, restored
 from cellwright.data.holidays import check as check_holidays
 from cellwright.edge.answer import answer
@@ -131,6 +131,8 @@ def _checked(problem: ServedProblem) -> ServedProblem:
         raise BundleError(f"{media.PROBLEM}: neighbours are given for patches and for nothing else")
     if problem.neighbours is not None and len(problem.neighbours) != len(problem.sites):
         raise BundleError(f"{media.PROBLEM}: {len(problem.neighbours)} neighbourhoods for {len(problem.sites)} sites")
+    if problem.neighbours is not None:
+        _check_table("neighbours", problem.neighbours, least=-1, sites=len(problem.sites))
     if problem.holidays:  # looked up now, so that no request waits for the tables to be read
         try:
             check_holidays(problem.holidays)
@@ -140,6 +142,29 @@ def _checked(problem: ServedProblem) -> ServedProblem:
         raise BundleError(f"{media.PROBLEM}: nearest sites are given for means and for nothing else")
     if problem.nearest is not None and len(problem.nearest) != len(problem.sites):
         raise BundleError(f"{media.PROBLEM}: {len(problem.nearest)} rows of nearest sites for {len(problem.sites)} sites")
+    if problem.nearest is not None:
+        each = _check_table("nearest", problem.nearest, least=0, sites=len(problem.sites))
+        if unknown := set(problem.means) - {f"{target}{MARK}{each}" for target in problem.targets}:
+            raise BundleError(
+                f"{media.PROBLEM}: '{min(unknown)}' is no mean of a target over the {each} nearest sites that are given"
+            )
     if not set(problem.measured) <= set(problem.units) or (VALID in problem.features and problem.features[-1] != VALID):
         raise BundleError(f"{media.PROBLEM}: a feature lacks its unit, or 'valid' is not the last one")
     return problem
+
+
+def _check_table(name: str, table: tuple[tuple[int, ...], ...], *, least: int, sites: int) -> int:
+    """Length of the rows of a table of sites' positions, each of which is a site, or -1 where `least` allows for none.
+
+    Raises:
+        BundleError: rows of several lengths or of none, or a position that no site has.
+    """
+    lengths = sorted({len(row) for row in table})
+    if len(lengths) != 1 or not lengths[0]:
+        raise BundleError(f"{media.PROBLEM}: {name}: expected rows of one length, found lengths {lengths}; publish it again")
+    low, high = min(map(min, table)), max(map(max, table))
+    if low < least or high >= sites:
+        raise BundleError(
+            f"{media.PROBLEM}: {name}: expected positions from {least} to {sites - 1}, found {low} to {high}; publish it again"
+        )
+    return lengths[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cellwright.panel import PanelSchema
 from cellwright.report.words import escaped, every_nth, exact, number, quantity
 from cellwright.results import EnergyReading, Interval, Leaderboard, Scored, Trained
+from cellwright.training.own_model import public
 
 _WHAT_LIMITS = (
     "Scored on one stretch of one network: other places, seasons and cadences may differ.",
@@ -73,7 +74,7 @@ def _comparison(trained: Trained, scored: Scored, board: Leaderboard) -> str:
 def _compared(pair: Interval, board: Leaderboard) -> str:
     tie = ", a tie" if pair.tie else ""
     return (
-        f"{escaped(pair.other)}: {number(pair.difference)} {escaped(board.unit)} [{number(pair.low)}, {number(pair.high)}]{tie} "
+        f"{escaped(public(pair.other))}: {number(pair.difference)} {escaped(board.unit)} [{number(pair.low)}, {number(pair.high)}]{tie} "
         f"(blocks of {pair.block_steps} windows)"
     )
 
@@ -112,7 +113,7 @@ def _training(trained: Trained) -> str:
     warm = f"- Warm start: {escaped(trained.warm_start)}\n" if trained.warm_start else ""
     searched = f", {trained.trials} search trials" if trained.trials else ""
     return (
-        f"## Training\n\n{paper}- Model: `{trained.model}`{preset}, {trained.parameters:,} parameters\n"
+        f"## Training\n\n{paper}- Model: `{public(trained.model)}`{preset}, {trained.parameters:,} parameters\n"
         f"- Options: {escaped(options)}\n- Settings: {escaped(settings)}, seed {trained.seed}{searched}\n{warm}"
         f"- {trained.windows:,} windows, {trained.epochs} epochs, {quantity(trained.train_s, 's')}\n"
         f"- Ended: {trained.status}. {escaped(trained.reason)}"
@@ -131,4 +132,4 @@ def _limits(trained: Trained, schema: PanelSchema) -> str:
 
 
 def _lineage(trained: Trained, board: Leaderboard) -> str:
-    return f"## Lineage\n\n- Run: `{board.run}`, candidate `{trained.key}`\n- Data version: `{trained.data.hash}`"
+    return f"## Lineage\n\n- Run: `{board.run}`, candidate `{public(trained.key)}`\n- Data version: `{trained.data.hash}`"

@@ -12,6 +12,7 @@ from cellwright.bundle.layout import About, content_digest, pack
 from cellwright.panel import Panel
 from cellwright.params import Params
 from cellwright.results import Published, Registered
+from cellwright.training.own_model import public
 from cellwright.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _packed(
             name=name,
             version=version,
             title=trained.title,
-            family=re.sub(r"[^A-Za-z0-9_.-]", "_", trained.model),
+            family=re.sub(r"[^A-Za-z0-9_.-]", "_", public(trained.model)),
             description=board.choice.sentence,
             parameters=trained.parameters,
             created=None,

@@ -45,6 +45,15 @@ def is_foreign(model: str) -> bool:
     return is_own(model) or model.startswith("neuralforecast:")
 
 
+def public(key: str) -> str:
+    """A candidate's key, or a model, as others may read it: of a file outside of the project its name, not the folders it lies in."""
+    model, preset = split(key)
+    parts = Path(model).parts
+    if not is_own(model) or not (Path(model).is_absolute() or parts[0].startswith("~") or ".." in parts):
+        return key
+    return parts[-1] + (f":{preset}" if preset else "")
+
+
 def found(path: str) -> Path:
     """Where the file lies: a relative path starts at the project's folder.
 
@@ -98,14 +107,14 @@ def _imported(path: str, file: Path, source: bytes, digest: str) -> ModuleType:
     made.__dict__["sha256"] = digest
     sys.modules[name] = made  # dataclasses look their module up
     try:
-        exec(compile(source, str(file), "exec"), made.__dict__)  # noqa: S102 - what an import does, of just these bytes
+        code = compile(source, str(file), "exec", dont_inherit=True)  # else our `from __future__` would hold in it
+        exec(code, made.__dict__)  # noqa: S102 - what an import does, of just these bytes
         if wrong := list(missing(made)):
             raise ParamsError(f"{path} is no model yet: {'; '.join(wrong)}. {_NEEDED[0].upper()}{_NEEDED[1:]}")
-    except ParamsError:
-        del sys.modules[name]
-        raise
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
+    except BaseException as error:
+        sys.modules.pop(name, None)  # half a module is none; Ctrl-C may come here too
+        if isinstance(error, ParamsError) or not isinstance(error, Exception | SystemExit):
+            raise
         raise ParamsError(f"{path} cannot be imported: {told(error, file)}") from error
     return made
 

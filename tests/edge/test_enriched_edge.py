@@ -10,8 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cellwright.bundle import store
-from cellwright.bundle.keys import trusted
+from cellwright.bundle import media, store
+from cellwright.bundle.contents import document
+from cellwright.bundle.keys import signing_key, trusted
+from cellwright.bundle.layout import About, pack, read_layer
 from cellwright.bundle.problem import ServedProblem, served
 from cellwright.data.windows import Windows
 from cellwright.edge.device import Device
@@ -20,7 +22,7 @@ from cellwright.edge.request import RequestError, parse
 from cellwright.edge.sample import sample_of, sample_request
 from cellwright.edge.serve import in_thread
 from cellwright.edge.server import Edge, Limits
-from cellwright.errors import ParamsError
+from cellwright.errors import BundleError, ParamsError
 from cellwright.forecaster import Forecaster, forecast_panel
 from cellwright.panel import Feature, Panel, PanelSchema, Segment
 from cellwright.params import Params, check
@@ -151,6 +153,38 @@ def test_folders_of_this_machine_are_not_told(root, panel):
     assert description.exogenous == {"temperature": "hourly.csv:temperature"}
     with pytest.raises(ParamsError, match=r"there is no file .*hourly.csv"):
         sample_request(description, panel)
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "message"),
+    [
+        ("neighbours", [-2] * 9, "neighbours: expected positions from -1 to 15, found -2 to 15"),
+        ("neighbours", [16] * 9, "neighbours: expected positions from -1 to 15, found -1 to 16"),
+        ("neighbours", [0] * 8, r"neighbours: expected rows of one length, found lengths \[8, 9\]"),
+        ("nearest", [-1] * 5, "nearest: expected positions from 0 to 15, found -1 to 15"),
+        ("nearest", [0] * 4, r"nearest: expected rows of one length, found lengths \[4, 5\]"),
+    ],
+)
+def test_tables_that_name_no_site_are_told_when_the_bundle_is_loaded(ws, problem, tmp_path, table, row, message):
+    content = problem.model_dump(mode="json")
+    content[table][3] = row
+    with pytest.raises(BundleError, match=message):
+        read_problem(tmp_path, repacked(ws, tmp_path, content))
+
+
+def test_the_means_are_of_the_nearest_that_are_given(ws, problem, tmp_path):
+    content = problem.model_dump(mode="json")
+    content["nearest"] = [row[:4] for row in content["nearest"]]
+    with pytest.raises(BundleError, match="'traffic~5' is no mean of a target over the 4 nearest"):
+        read_problem(tmp_path, repacked(ws, tmp_path, content))
+
+
+def repacked(ws: Workspace, target, problem: dict):
+    """The published bundle with another problem, signed by the same key."""
+    (name,) = store.names(ws.published)
+    folder, manifest = store.latest(ws.published, name, trusted(ws.keys))
+    contents = {layer: read_layer(folder, manifest, layer) for layer in manifest.layers} | {media.PROBLEM: document(problem)}
+    return pack(target, contents, About(name, "2.0.0", "Trees", "trees", "changed", 7, None, None), signing_key(ws.keys))
 
 
 def test_a_bundle_of_before_is_read_as_ever(problem):
