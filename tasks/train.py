@@ -47,9 +47,11 @@ def train_candidate(
         trained = workers.train(params, ws, key, warm_start=start, rung=rung)
     else:
         from cellwright.steps.train import train
-        from cellwright.training.runner import bounded
+        from cellwright.training.runner import at_home, bounded
 
         on_dask = params.runner.kind == "dask"  # a process of its own; elsewhere the flow has bounded it
+        if on_dask:
+            at_home(ws)
         with bounded(params.runner.threads_per_worker) if on_dask else nullcontext():
             trained = train(params, ws, key, warm_start=start, rung=rung, shared=params.runner.kind != "serial")
     say(f"train    {trained.title}: {trained.status}, {trained.epochs} epochs in {trained.train_s:.1f} s. {trained.reason}")

@@ -128,7 +128,7 @@ def _time_column(names: list[str], file: Path) -> str:
 
 
 def _series(source: Source, clock: Clock) -> tuple[np.ndarray, np.ndarray]:
-    """Times (n,) int64 ms ascending and values (n,) float32; what is not measured is left out, of equal times the last counts."""
+    """Times (n,) int64 ms ascending and values (n,) float32; what is no finite number is left out, of equal times the last counts."""
     import polars as pl
 
     frame = _scan(source.file)
@@ -139,7 +139,7 @@ def _series(source: Source, clock: Clock) -> tuple[np.ndarray, np.ndarray]:
         raise FormatError(f"{source.spec} holds what is no number ({str(error).splitlines()[0]}); correct the file") from error
     stamps = _milliseconds(both["time"], source.file, clock)
     numbers = both["value"].cast(pl.Float32).fill_null(float("nan")).to_numpy()
-    known = np.flatnonzero(~np.isnan(numbers))
+    known = np.flatnonzero(np.isfinite(numbers))
     order = known[np.argsort(stamps[known], kind="stable")]
     return stamps[order], numbers[order]
 

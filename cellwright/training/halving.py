@@ -27,6 +27,7 @@ from cellwright.workspace import Workspace
 
 PAUSED = "paused.json"  # a candidate's record as it would be if it were dropped where it pauses
 _RECORD = "candidate.json"
+_CHECKPOINT = "training.ckpt"  # as in training/fit.py, which imports torch
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,15 @@ def stages(params: Params, ws: Workspace) -> Iterator[Stage]:
         todo = tuple(key for key in left if _goes_on(ws, key))
     if todo or dropped:
         yield Stage(done, todo, None, dropped)
+    _forget_checkpoints(ws, params.train.models)
+
+
+def _forget_checkpoints(ws: Workspace, keys: Sequence[str]) -> None:
+    """Once all have ended and none has failed, nobody goes on any more; the records of pauses stay, for a later call decides by them."""
+    records = [_record(ws, key) for key in keys]
+    if all(record is not None and record.status != "failed" for record in records):
+        for key in keys:
+            (ws.candidate(key) / _CHECKPOINT).unlink(missing_ok=True)
 
 
 def most_stages(params: Params) -> int:

@@ -39,6 +39,11 @@ def bounded(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def at_home(ws: Workspace) -> None:
+    """Paths of the parameters start at the project's folder, wherever the Dask worker that runs this was started."""
+    os.environ["CELLWRIGHT_ROOT"] = str(ws.root)
+
+
 def workers_of(runner: Runner) -> int:
     """Candidates at once."""
     if runner.kind == "serial":
@@ -155,5 +160,6 @@ def _dask_client(runner: Runner) -> Iterator[Any]:
 
 def _train_there(plain: dict[str, Any], ws: Workspace, key: str, rung: Rung | None, shared: bool) -> Trained:
     params = check(plain, "run")
+    at_home(ws)
     with bounded(params.runner.threads_per_worker):
         return _train(params, ws, key, rung, shared)

@@ -163,6 +163,8 @@ def test_the_weakest_are_dropped_and_the_rest_trains_on(workspace, make_params, 
     assert worst.reason == f"dropped after {worst.rungs[0].after_s:.1f} s: rank 5 of 5 on validation"
     assert worst.train_s < 0.5 < max(t.train_s for t in networks)
     Forecaster.load(workspace.candidate(worst.key))
+    assert not list(workspace.run_folder.rglob(CHECKPOINT))  # nobody goes on from one any more
+    assert (workspace.candidate(worst.key) / PAUSED).is_file()  # by which the next call decides the same
 
 
 def test_a_run_that_is_run_again_decides_the_same_and_trains_nothing(workspace, make_params):

@@ -1,15 +1,17 @@
 """Runners: every kind trains every candidate, one failure stops nobody, and threads stay bounded."""
 
+import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
 from cellwright.errors import UnknownName
-from cellwright.training.runner import bounded, train_all
+from cellwright.training.runner import _train_there, bounded, train_all
 
 
 def test_threads_are_bounded_inside_the_block_only():
@@ -31,6 +33,18 @@ def test_one_failure_stops_nobody_else(workspace, make_params, kind):
     assert [t.key for t in outcome.trained] == ["persistence", "mlp"]
     assert [f.key for f in outcome.failures] == ["seasonal_naive"]
     assert "horizon 3 is longer than history 2" in outcome.failures[0].reason
+
+
+def test_a_dask_worker_of_another_folder_finds_the_file_of_the_project(workspace, make_params, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "params.yaml").touch()
+    monkeypatch.setenv("CELLWRIGHT_ROOT", str(elsewhere))
+    monkeypatch.chdir(elsewhere)
+    shutil.copy(Path(__file__).parents[2] / "examples" / "my_model.py", workspace.root / "mine.py")
+    params = make_params(train={"models": ["mine.py"], "max_epochs": 1})
+    trained = _train_there(params.model_dump(mode="json", by_alias=True), workspace, "mine.py", None, False)
+    assert trained.title == "Smoothing"
 
 
 def test_a_wrong_name_is_refused_before_anything_starts(workspace, make_params):

@@ -170,6 +170,14 @@ def test_times_in_any_order_and_missing_values(tmp_path):
     assert exogenous.values(f"{tmp_path / 'w.csv'}:temperature", times, "utc").tolist() == [4, 6.5, 6.5]
 
 
+def test_what_is_no_finite_number_is_not_measured(tmp_path):
+    (tmp_path / "w.csv").write_text(
+        "time,temperature\n2013-11-01T10:00:00Z,4\n2013-11-01T11:00:00Z,inf\n2013-11-01T12:00:00Z,-inf\n2013-11-01T13:00:00Z,NaN\n"
+    )
+    times = np.array([at(f"2013-11-01T{hour}:00Z") for hour in range(10, 14)])
+    assert exogenous.values(f"{tmp_path / 'w.csv'}:temperature", times, "utc").tolist() == [4, 4, 4, 4]
+
+
 def test_parquet_and_epoch_milliseconds(tmp_path):
     stamps = [datetime(2013, 11, 1, h, tzinfo=UTC) for h in (1, 2)]
     frames = {
