@@ -71,7 +71,8 @@ class ProbSparse(nn.Module):
         scores = q.gather(2, each) @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
         if self.causal:
             scores = scores.masked_fill(self.order > top, -torch.inf)
-        return self._unattended(v).scatter(2, each, scores.softmax(-1) @ v)
+        seen = self._unattended(v)
+        return seen.scatter(2, each, (scores.softmax(-1) @ v).to(seen.dtype))  # autocast leaves sums and products unlike
 
     def prominence(self, q: Tensor, k: Tensor) -> Tensor:
         """(rows, heads, steps): how far a query's attention is from an even one, judged by its sampled keys."""

@@ -6,7 +6,8 @@ channel d and state n
     h_t = exp(delta_t A_n) h_(t-1) + delta_t B_(t,n) u_t        y_t = sum_n C_(t,n) h_(t,n)
 
 Two ways to the same states: a loop over the steps, and a parallel scan of logarithmic depth (Blelloch, 1990) over the
-associative pairs (decay, input). Which is taken follows from the sizes alone, by the crossover that benchmarks/scan.py measures.
+associative pairs (decay, input). Which is taken follows from the sizes alone, by the crossover that benchmarks/scan.py measured
+on one thread of a CPU; a GPU goes by the same constants, though its own crossover lies elsewhere.
 Gradients are written out: the backward pass computes the states again a few rows at a time, as the paper does on a GPU, so that
 neither pass ever holds the states of a whole batch.
 
@@ -27,12 +28,23 @@ _VALUES_AT_ONCE = 1 << 16  # values of one step that stay in a core's cache (256
 
 
 def selective_scan(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """y (R, T, G, D) of u and delta (R, T, G, D), a (G or 1, N, D) below 0, b and c (R, T, G, N)."""
+    """y (R, T, G, D) of u and delta (R, T, G, D), a (G or 1, N, D) below 0, b and c (R, T, G, N).
+
+    Computed in delta's precision, whatever autocast made of the others: states add up over many steps, and the gradients that are
+    written out here are taken outside of autocast, where a product of unlike precisions is refused.
+    """
     if torch.compiler.is_exporting():  # the number of rows is not known then, and a loop is a graph of many nodes
         return _outputs(u, delta, a, b, c, in_parallel=u.shape[1] > LONGEST_LOOP)
-    if torch.is_grad_enabled():
-        return _Scan.apply(u, delta, a, b, c)  # type: ignore[no-any-return, no-untyped-call]
-    return _in_pieces(u, delta, a, b, c)
+    with _as_given(u):
+        u, a, b, c = (x.to(delta.dtype) for x in (u, a, b, c))
+        if torch.is_grad_enabled():
+            return _Scan.apply(u, delta, a, b, c)  # type: ignore[no-any-return, no-untyped-call]
+        return _in_pieces(u, delta, a, b, c)
+
+
+def _as_given(x: Tensor) -> torch.autocast:
+    """Where nothing is cast on x's device."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def scans_in_parallel(u: Tensor, b: Tensor) -> bool:
@@ -136,9 +148,10 @@ class _Scan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         u, delta, a, b, c = ctx.saved_tensors
-        if scans_in_parallel(u, b):
-            return _gradients_by_scan(u, delta, a, b, c, grad)
-        parts = [_gradients_by_loop(u[r], delta[r], a, b[r], c[r], grad[r]) for r in _pieces(u, b)]
+        with _as_given(u):
+            if scans_in_parallel(u, b):
+                return _gradients_by_scan(u, delta, a, b, c, grad)
+            parts = [_gradients_by_loop(u[r], delta[r], a, b[r], c[r], grad[r]) for r in _pieces(u, b)]
         of_u, of_delta, of_a, of_b, of_c = zip(*parts, strict=True)
         return torch.cat(of_u), torch.cat(of_delta), torch.stack(of_a).sum(0), torch.cat(of_b), torch.cat(of_c)
 

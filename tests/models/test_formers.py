@@ -45,7 +45,8 @@ def test_correlation_is_that_of_every_circular_shift():
     torch.testing.assert_close(autoformer.correlation(q, k), torch.stack(expected, 1))
 
 
-def test_correlation_equals_the_papers_by_fourier_transform():
+def test_correlation_is_that_by_fourier_transform_with_delays_of_the_other_sign():
+    """The paper's R(delay) is q · conj(k), ours k · conj(q): keys are shifted as the values are."""
     q, k = draws(1, 12, 4), draws(1, 12, 4, seed=1)
     spectra = torch.fft.rfft(k, dim=1) * torch.fft.rfft(q, dim=1).conj()
     torch.testing.assert_close(autoformer.correlation(q, k), torch.fft.irfft(spectra, n=12, dim=1).sum(2), rtol=1e-4, atol=1e-4)
@@ -116,6 +117,14 @@ def test_the_queries_that_stand_out_attend_and_the_others_see_the_mean():
     seen, full = mechanism(q, k, v)[0, 0], Full()(q, k, v)[0, 0]
     torch.testing.assert_close(seen[[1, 4, 6]], full[[1, 4, 6]])
     torch.testing.assert_close(seen[[0, 2, 3, 5, 7]], v[0, 0].mean(0).expand(5, 4))
+
+
+def test_sums_and_products_may_be_of_unlike_precision(monkeypatch):
+    """As CUDA's autocast leaves them: a running sum in float32, a product in bfloat16."""
+    mechanism = informer.ProbSparse(8, 1, causal=True)
+    monkeypatch.setattr(mechanism, "_unattended", lambda v: v.float().cumsum(2))
+    seen = mechanism(*(draws(1, 1, 8, 4, seed=s).bfloat16() for s in range(3)))
+    assert (seen.shape, seen.dtype) == ((1, 1, 8, 4), torch.float32)
 
 
 def test_causal_prob_sparse_sees_no_later_step():
