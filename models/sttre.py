@@ -3,9 +3,10 @@
 Deihim, Alonso and Apostolopoulou, STTRE: a spatio-temporal transformer with relative embeddings for multivariate time series
 forecasting, Neural Networks 168, 2023. Built from the paper's description: the authors' notebook keeps the attention of the
 future instead of the past, adds the relative term after the softmax, and feeds every layer the first layer's input.
-Here a mask keeps time's direction in all three, layer norm replaces batch norm (exports and federates without running
-statistics), and the forecast corrects the last value. A variable is a channel of a site or, in a patch larger than 3 × 3, of the
-centre or of a ring around it (the mean over its sites): each site its own would make 726 tokens of 6 steps of 11 × 11.
+Here a mask keeps time's direction in the temporal and the joint encoder (the spatial one sees a single step only), layer norm
+replaces batch norm (exports and federates without running statistics), and the forecast corrects the last value. A variable is a
+channel of a site or, in a patch larger than 3 × 3, of the centre or of a ring around it (the mean over its sites): each site its
+own would make 726 tokens of 6 steps of 11 × 11. The preset `paper` keeps the rings.
 Legend: B windows, T steps, M variables, D width of a token, N groups that never see each other, L tokens of a group, H heads.
 """
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from models import _contract
 from models._contract import Inputs, Problem, State, Trial, option
+from models._layers.attention import check_heads
 from models._layers.frame import RESIDUALS, Embed, Head, chain, mix_option, residual_option
 from models._layers.patch import edge
 
@@ -36,14 +38,19 @@ class Options(_contract.Options):
         "what a patch's variables are: its sites, or its rings (means by distance from the centre); auto: sites up to 3 × 3",
         choices=("auto", "sites", "rings"),
     )
+    max_tokens: int = option(
+        600,
+        "most tokens (steps × variables) that the joint encoder compares each with each: at 600, four heads and 1,024 windows one "
+        "table of scores takes 6 GB, and it grows with their square",
+        low=1,
+    )
     dropout: float = option(0.0, "share of activations dropped in training", low=0.0, high=0.9)
     residual: str = residual_option("last")
     mix: str = mix_option("shared")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads: {self.width} is none of {self.heads}")
+        check_heads(self.width, self.heads)
 
 
 def rings(side: int) -> Tensor:
@@ -193,8 +200,20 @@ class Core(nn.Module):
         return {**state, "h": self.sequence(state).flatten(1)}
 
 
+def _check_tokens(steps: int, variables: int, most: int) -> None:
+    if (tokens := steps * variables) > most:
+        raise ValueError(
+            f"STTRE compares each of {tokens} tokens ({steps} steps × {variables} variables) with each, at most {most} by its option "
+            "max_tokens; shorten problem.history, take inputs 'site' or variables 'rings', or raise max_tokens and lower train.batch"
+        )
+
+
 class Network(_contract.Network):
-    """Temporal, spatial and spatio-temporal attention over single values, and a linear head on what remains of each."""
+    """Temporal, spatial and spatio-temporal attention over single values, and a linear head on what remains of each.
+
+    Raises:
+        ValueError: more tokens than `max_tokens`.
+    """
 
     title = "STTRE"
     paper = "Deihim et al., STTRE: a spatio-temporal transformer with relative embeddings, Neural Networks 168, 2023"
@@ -206,6 +225,7 @@ class Network(_contract.Network):
         super().__init__(problem, options)
         seen, fold, sites = chain(problem, options.mix)
         variables = Variables(seen, options.variables)
+        _check_tokens(seen.history, variables.count, options.max_tokens)
         width = 3 * seen.history * variables.count
         self.blocks = nn.Sequential()
         self.blocks.add_module("embed", Embed(seen, variables, residual=options.residual, fold=fold))

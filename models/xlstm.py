@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from models import _contract
 from models._contract import Inputs, Problem, State, Trial, option
+from models._layers.attention import check_heads
 from models._layers.frame import RESIDUALS, Embed, Head, Steps, chain, mix_option, residual_option
 
 
@@ -34,8 +35,7 @@ class Options(_contract.Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads: {self.width} is none of {self.heads}")
+        check_heads(self.width, self.heads)
         if not self.layout or set(self.layout) - {"m", "s"}:
             raise ValueError(f"layout must be letters m (mLSTM) and s (sLSTM), not {self.layout!r}")
 

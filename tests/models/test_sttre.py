@@ -69,6 +69,14 @@ def test_variables_of_a_patch(problem, nodes, how, count):
     assert sttre.Variables(seen, how).count == count
 
 
+def test_more_tokens_than_memory_holds_are_refused(problem):
+    """A day of 11 × 11 patches: 144 steps × 6 rings."""
+    day = problem(inputs="patch", nodes=121, features=("traffic", "valid"), grid=(11, 11), history=144)
+    with pytest.raises(ValueError, match=r"each of 864 tokens \(144 steps × 6 variables\).*at most 600.*shorten problem.history"):
+        sttre.Network(day, sttre.Options())
+    assert sttre.Network(day, sttre.Options(max_tokens=864)).blocks.core.variables == 6
+
+
 def test_each_group_has_its_own_weights_and_the_joint_heads_share_theirs():
     core = sttre.Core(4, 3, sttre.Options(width=8, heads=2))
     assert core.temporal.layers[0].attend.maps.shape == (3, 8, 24)
