@@ -122,6 +122,7 @@ class Network(nn.Module):
     maps: ClassVar[bool] = False  # `forward_map` forecasts a whole grid without computing overlapping patches again
     jumps: ClassVar[bool] = False  # its forecast jumps where an input passes a threshold: inputs are scaled to the last bit alike
     max_values: ClassVar[int | None] = None  # most values (sites × history × targets) it takes with inputs "all"; None: any
+    max_sites: ClassVar[int | None] = None  # most sites, where its cost grows with them and not with the history; None: any
 
     blocks: nn.Sequential
 
@@ -134,7 +135,7 @@ class Network(nn.Module):
 
     @classmethod
     def preferred_inputs(cls, sites: int, *, on_grid: bool, values_per_site: int = 1) -> Inputs:
-        """The first of `inputs` that a data set allows: a patch wants a grid, `all` at most `max_values`.
+        """The first of `inputs` that a data set allows: a patch wants a grid, `all` at most `max_sites` and `max_values`.
 
         `values_per_site` is history × targets of the problem.
 
@@ -142,10 +143,16 @@ class Network(nn.Module):
             ValueError: none of them is possible.
         """
         for kind in cls.inputs:
-            too_many = kind == "all" and cls.max_values is not None and sites * values_per_site > cls.max_values
-            if not too_many and (kind != "patch" or on_grid):
+            fits = cls._holds(sites, values_per_site) if kind == "all" else kind == "site" or on_grid
+            if fits:
                 return kind
         raise ValueError(f"{cls.title} takes inputs {' or '.join(cls.inputs)}: not possible for {sites} sites, grid: {on_grid}")
+
+    @classmethod
+    def _holds(cls, sites: int, values_per_site: int) -> bool:
+        """Whether all sites are few enough to be taken at once."""
+        few_values = cls.max_values is None or sites * values_per_site <= cls.max_values
+        return few_values and (cls.max_sites is None or sites <= cls.max_sites)
 
     @classmethod
     def lags(cls, problem: Problem) -> tuple[int, ...]:

@@ -132,7 +132,7 @@ class Network(_contract.Network):
         "Liu et al., iTransformer: inverted transformers are effective for time series forecasting, ICLR 2024, arXiv:2310.06625"
     )
     inputs: ClassVar[tuple[Inputs, ...]] = ("all", "patch", "site")
-    max_values = 40_000  # attention between more sites costs more than their patches do
+    max_sites = 4000  # attention between more sites costs more than their patches do; a token is a whole history
     presets: ClassVar = {
         "paper": {"width": 512, "heads": 8, "layers": 3, "feedforward": 512, "dropout": 0.1, "revin": "full", "residual": "none"}
     }

@@ -2,7 +2,9 @@
 
 Yu, Yin and Zhu, Spatio-temporal graph convolutional networks: a deep learning framework for traffic forecasting, IJCAI 2018.
 Here the convolutions along time are padded with the past, so that six steps of history are enough, all target steps are forecast
-at once with what is known of them, and sites have learnt vectors: they differ in more than their place.
+at once with what is known of them, and sites have learnt vectors: they differ in more than their place. Edges are those between
+neighbours of a grid (weight: the inverse of their distance), the data set's own, or those between the sites that correlate most
+on training rows (the paper: a Gaussian kernel of road distances, cut off where it is small).
 """
 
 from __future__ import annotations
@@ -202,7 +204,7 @@ class Network(_contract.Network):
     presets: ClassVar = {"paper": {"channels": 64, "graph_channels": 16, "site_width": 0, "residual": "none"}}
     causal = True
     reads_edges = True
-    max_values = 24_000  # of 2,000 sites × 12 steps: the graph is a dense matrix of sites × sites
+    max_sites = 2000  # the graph is a dense matrix of sites × sites
 
     def __init__(self, problem: Problem, options: Options) -> None:
         super().__init__(problem, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models import dlinear, lstm, patchtst, tcn
+from models import dlinear, itransformer, lstm, patchtst, stgcn, tcn
 from models._layers.frame import Context, Linear
 
 
@@ -99,3 +99,11 @@ def test_context_is_the_calendar_and_the_lags_of_the_target_steps(problem):
 def test_a_network_names_the_inputs_it_prefers():
     assert lstm.Network.preferred_inputs(25, on_grid=True) == "patch"
     assert lstm.Network.preferred_inputs(25, on_grid=False) == "site"
+
+
+@pytest.mark.parametrize("network", [itransformer.Network, stgcn.Network])
+def test_a_long_history_is_no_reason_to_leave_all_sites_where_cost_grows_with_them_alone(network):
+    assert network.preferred_inputs(400, on_grid=True, values_per_site=144) == "all"
+    assert network.preferred_inputs(network.max_sites, on_grid=True, values_per_site=6) == "all"
+    assert network.preferred_inputs(network.max_sites + 1, on_grid=True, values_per_site=1) == "patch"
+    assert network.preferred_inputs(network.max_sites + 1, on_grid=False, values_per_site=1) == "site"
