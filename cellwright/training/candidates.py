@@ -79,16 +79,15 @@ def resolve(params: Params, schema: PanelSchema, key: str, *, options: Mapping[s
         ParamsError: options or inputs that the model does not take; a file of the user's own that is no model.
     """
     name, preset = own_model.split(key)
-    module = module_of(name)
+    module, chosen = with_options(params, key, options)
     network: type[Network] = module.Network
     settings = params.train.settings.get(key, ModelSettings())
-    merged = {**_preset(network, name, preset), **settings.options, **(options or {})}
     candidate = Candidate(
         key=key,
         model=name,
         preset=preset or None,
         network=network,
-        options=parse_options(module.Options, merged, key),
+        options=chosen,
         problem=_problem(params, schema, key, network, settings),
         settings=_settings(params, settings),
         grid=schema.grid,
@@ -98,6 +97,20 @@ def resolve(params: Params, schema: PanelSchema, key: str, *, options: Mapping[s
     if own_model.is_foreign(name):
         _probe(candidate)
     return candidate
+
+
+def with_options(params: Params, key: str, options: Mapping[str, Any] | None = None) -> tuple[ModuleType, Options]:
+    """The module of an entry of `train.models`, and the options laid over each other as `resolve` says; no data are needed.
+
+    Raises:
+        UnknownName: no such model or preset.
+        ParamsError: options that the model does not take; a file of the user's own that is no model.
+    """
+    name, preset = own_model.split(key)
+    module = module_of(name)
+    own = params.train.settings.get(key, ModelSettings()).options
+    merged = {**_preset(module.Network, name, preset), **own, **(options or {})}
+    return module, parse_options(module.Options, merged, key)
 
 
 def module_of(name: str, trained: str | None = None) -> ModuleType:

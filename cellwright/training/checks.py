@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import math
+
 from cellwright.errors import UnknownName
 from cellwright.families import members
 from cellwright.params import Params
 from cellwright.training import own_model
 
-_SITES = 9
+_LEAST_SITES = 9
 
 
 def check_models(params: Params) -> None:
-    """Does every entry of `train.models` exist, and does a foreign network forecast what `problem` asks for?
+    """Does every entry of `train.models` exist with its preset and its options, and does a foreign network forecast as asked?
 
-    Foreign networks (a file of the user's own, neuralforecast's) forecast nine sites of random numbers here, and what the data
+    Foreign networks (a file of the user's own, neuralforecast's) forecast a few sites of random numbers here, and what the data
     set really has when they are resolved for their training.
 
     Raises:
         WrongUse: what is wrong with an entry; nothing was started.
     """
     for key in params.train.models:
-        model, _ = own_model.split(key)
+        (model, preset), own = own_model.split(key), params.train.settings.get(key)
         if own_model.is_foreign(model):
             _forecasts(params, key)
         elif model.replace("-", "_") not in members("models"):
             raise UnknownName("model", model, members("models"), "One of your own is named by its file: path/to/mine.py")
+        elif preset or (own and own.options):
+            _takes_options(params, key)
+
+
+def _takes_options(params: Params, key: str) -> None:
+    from cellwright.training.candidates import with_options  # with torch, which a plain name does without
+
+    with_options(params, key)
 
 
 def _forecasts(params: Params, key: str) -> None:
@@ -33,9 +43,10 @@ def _forecasts(params: Params, key: str) -> None:
 
     targets = params.problem.targets or ("target",)
     names = dict.fromkeys((*targets, *params.problem.features))
+    side = math.isqrt(max(_LEAST_SITES - 1, params.problem.neighbours)) + 1  # a square of more sites than neighbours
     schema = PanelSchema(
         dataset=params.dataset,
-        sites=tuple(f"site {i}" for i in range(_SITES)),
+        sites=tuple(f"site {i}" for i in range(side * side)),
         features=tuple(Feature(name=name, unit="1") for name in names),
         targets=targets,
         cadence_s=600,
@@ -43,7 +54,7 @@ def _forecasts(params: Params, key: str) -> None:
         start_ms=0,
         rows=1,
         segments=(Segment(name="all", start=0, stop=1),),
-        grid=(3, 3),
+        grid=(side, side),
         licence="",
         attribution="",
     )
