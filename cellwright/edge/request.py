@@ -93,7 +93,9 @@ def _intervals(asked: Any, offered: tuple[float, ...]) -> tuple[float, ...]:
             400, "'intervals': this bundle has none; leave them out, or publish one of a run that was scored since"
         )
     if unknown := [share for share in asked if share not in offered]:
-        raise RequestError(400, f"'intervals': no interval of {_kind(unknown[0])}; there are {', '.join(f'{c:g}' for c in offered)}")
+        raise RequestError(
+            400, f"'intervals': no interval of {_kind(unknown[0])}; there are {', '.join(f'{c:g}' for c in offered)}"
+        )
     return tuple(dict.fromkeys(asked))
 
 

@@ -39,7 +39,10 @@ def cellwright(project: Path, *arguments: str) -> subprocess.CompletedProcess[st
     [
         (["run", "--dataset", "milan-5x6"], "there is no data set 'milan-5x6'.*Did you mean 'milan-5x5'"),
         (["run", "--set", "train.models=[lsmt]"], "there is no model 'lsmt'.*Did you mean 'lstm'"),
-        (["run", "--models", "gru,nets/mine.py"], r"there is no file .*nets/mine.py; a relative path starts at the folder of params"),
+        (
+            ["run", "--models", "gru,nets/mine.py"],
+            r"there is no file .*nets/mine.py; a relative path starts at the folder of params",
+        ),
         (["run", "--set", "train.epoch=3"], "train.epoch: unknown key; did you mean 'max_epochs'"),
         (["run", "--set", "train.budget_s=-1"], "train.budget_s: Input should be greater than 0, found -1"),
         (["run", "--set", "train"], "--set wants section.key=value, found 'train'"),

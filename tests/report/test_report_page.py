@@ -315,4 +315,13 @@ def test_a_browser_draws_every_chart_without_a_network(tmp_path, browser):
     )
     drawn = Page(done.stdout)
     charts = [a for _, a in drawn.elements if "js-plotly-plot" in (a.get("class") or "")]
-    assert {a["data-chart"] for a in charts} == {"energy", "forecasts", "steps", "sites", "differences", "curves", "reliability", "pit"}
+    assert {a["data-chart"] for a in charts} == {
+        "energy",
+        "forecasts",
+        "steps",
+        "sites",
+        "differences",
+        "curves",
+        "reliability",
+        "pit",
+    }
