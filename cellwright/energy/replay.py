@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellwright.energy.meter import Meter
+from cellwright.energy.stretches import grown
 from cellwright.params import Energy
-from cellwright.results import EnergyReading, Reading, Trained
+from cellwright.results import EnergyReading, Trained
 
 if TYPE_CHECKING:
     from cellwright.data.split import Spans
@@ -54,27 +55,9 @@ def replayed(
     steps, real = int(records[-1]["step"]), _steps(folder / "history.jsonl")
     looped = min(1.0, records[-1]["cpu_s"] / meter.reading.cpu_s) if meter.reading.cpu_s else 1.0
     factor = (1 - looped) + looped * real / steps
-    return Replay(_scaled(meter.reading, factor), f"measured {SERIALLY} over {steps} of {real} steps, scaled")
+    return Replay(grown(meter.reading, factor), f"measured {SERIALLY} over {steps} of {real} steps, scaled")
 
 
 def _steps(history: Path) -> int:
     """Steps of the real run: those of its last epoch's line."""
     return int(json.loads(history.read_text().splitlines()[-1])["step"])
-
-
-def _scaled(reading: EnergyReading, factor: float) -> EnergyReading:
-    def grown(part: Reading) -> Reading:
-        if part.energy_j is None:
-            return part
-        return Reading(energy_j=part.energy_j * factor, source="modelled" if part.source == "measured" else part.source)
-
-    return reading.model_copy(
-        update={
-            "cpu": grown(reading.cpu),
-            "ram": grown(reading.ram),
-            "gpu": grown(reading.gpu),
-            "duration_s": reading.duration_s * factor,
-            "cpu_s": reading.cpu_s * factor,
-            "co2_g": None if reading.co2_g is None else reading.co2_g * factor,
-        }
-    )

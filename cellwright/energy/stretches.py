@@ -30,8 +30,8 @@ def _sum(a: Reading, b: Reading) -> Reading:
     return Reading(energy_j=a.energy_j + b.energy_j, source=min((s for s in (a.source, b.source) if s), key=_ORDER.index))
 
 
-def grown(reading: EnergyReading, factor: float, words: str) -> EnergyReading:
-    """With what was not metered, by an estimate, hence never better than modelled; `words` are added to the meter's."""
+def grown(reading: EnergyReading, factor: float, words: str = "") -> EnergyReading:
+    """With what was not metered, by an estimate, hence never better than modelled; `words`, if any, are added to the meter's."""
 
     def part(one: Reading) -> Reading:
         if one.energy_j is None:
@@ -46,6 +46,6 @@ def grown(reading: EnergyReading, factor: float, words: str) -> EnergyReading:
             "duration_s": reading.duration_s * factor,
             "cpu_s": reading.cpu_s * factor,
             "co2_g": None if reading.co2_g is None else reading.co2_g * factor,
-            "meter": f"{reading.meter}; {words}",
+            "meter": f"{reading.meter}; {words}" if words else reading.meter,
         }
     )
