@@ -13,6 +13,8 @@
     ├── RegistryError               MLflow's store is locked, old or lacks the version
     ├── BundleError                 a bundle that is incomplete, tampered with or wrongly signed
     ├── EdgeError                   an edge server that cannot serve or be reached
+    ├── FederationError             a federation that cannot begin or go on
+    │   └── Refused                 a message, a node or a request that breaks a rule; says which
     └── WorkspaceError              disk full, folder not writable, run locked by another process
 
 Every message says what was expected, what was found and what to do.
@@ -86,6 +88,14 @@ class BundleError(CellwrightError):
 
 class EdgeError(CellwrightError):
     """An edge server cannot serve, or cannot be reached."""
+
+
+class FederationError(CellwrightError):
+    """A federation cannot begin or go on: too few nodes, a budget that is spent, a runtime that cannot be reached."""
+
+
+class Refused(FederationError):
+    """A message, a node or a request breaks a rule; nothing of it was taken."""
 
 
 class WorkspaceError(CellwrightError):

@@ -155,6 +155,49 @@ class Search(Section):
     budget_s: Positive = Field(20, description="training time of one trial, seconds")
 
 
+class Federation(Section):
+    """Train where the data may not move: candidates `<rule>:<model>` (fedavg:gru), and `cellwright federate`."""
+
+    rule: str = Field("fedavg", description="aggregation rule; auto: chosen by request, resources and data")
+    rule_options: dict[str, Any] = Field(default_factory=dict, description="the rule's own options, by name")
+    model: str = Field("gru", description="network that `cellwright federate` trains")
+    owners: Literal["site"] | Count = Field(
+        "site", description="who owns the data: each site itself, or so many groups of neighbouring sites"
+    )
+    rounds: Count = Field(40, description="rounds at most")
+    steps: Count = Field(20, description="optimiser steps an owner does in a round")
+    batch: Count = Field(256, description="windows a step")
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: Positive = 3e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    patience: Count = Field(8, description="rounds without a better validation loss before it stops as converged")
+    lr_patience: Count | None = Field(3, description="such rounds before the learning rate is halved; null: it stays")
+    fraction: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="share of the owners asked in a round")
+    least_owners: Count = Field(2, description="fewest owners a round is counted with")
+    deadline_s: Positive = Field(600, description="longest a round waits for its owners, seconds")
+    target_mse: Positive | None = Field(None, description="validation error at which it stops, raw units squared; null: none")
+    budget_s: Positive | None = Field(None, description="longest it may train, seconds; null: no limit")
+    budget_j: Positive | None = Field(None, description="most energy of all owners, joules; null: no limit")
+    privacy: tuple[str, ...] = Field(
+        (), description="mechanisms, in any order: local_dp, central_dp, dp_sgd, secure_aggregation, ckks"
+    )
+    privacy_options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="each mechanism's own options, by name")
+    compression: str = Field("none", description="codec of the updates: none, fp16, int8, topk")
+    compression_options: dict[str, Any] = Field(default_factory=dict, description="the codec's own options, by name")
+    topology: Literal["star", "hierarchy"] = Field("star", description="who talks to whom")
+    regions: Count = Field(3, description="edges of a hierarchy")
+    audit: bool = Field(True, description="whether every message is signed, checked and logged")
+    checkpoints: bool = Field(True, description="whether every round can be resumed from")
+    contribution: bool = Field(True, description="whether each owner's contribution is measured at the end")
+    alone: bool = Field(True, description="whether `cellwright federate` also trains each owner alone, and all centrally")
+    share_scalers: bool = Field(
+        True, description="whether each site's centre and scale may leave its owner, so that one forecaster can be published"
+    )
+    runtime: Literal["local", "deployed"] = Field("local", description="in this process, or on Flower's SuperLink and SuperNodes")
+    address: str = Field("127.0.0.1:9093", description="control address of the SuperLink, for runtime `deployed`")
+    database: str | None = Field(None, description="the FMLMS's state, an SQLAlchemy URL; null: SQLite in .cellwright/")
+
+
 class Runner(Section):
     """Where candidates train."""
 
@@ -282,6 +325,7 @@ class Params(Section):
     train: Train = Train()
     halving: Halving = Halving()
     search: Search = Search()
+    federation: Federation = Federation()
     runner: Runner = Runner()
     score: Score = Score()
     energy: Energy = Energy()

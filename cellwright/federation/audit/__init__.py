@@ -1,0 +1,1 @@
+"""The auditor: signatures, checks on every message, and the log that cannot be altered unseen."""

@@ -1,0 +1,1 @@
+"""The federated learning management system (FMLMS): requests, nodes, permissions, topology; as functions and as an HTTP API."""

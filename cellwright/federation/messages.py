@@ -1,0 +1,149 @@
+"""Parcels of the kinds that every federation uses: what Instruction, Update and Evaluation look like on their way.
+
+Names within a parcel: arrays `w/<parameter>` weights, `d/<parameter>` an update (as the codec left it), `x/<name>` the rule's own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from cellwright.errors import Refused
+from cellwright.federation.contract import Arrays, DpSgd, Evaluation, Instruction, Local, Parcel, Task, Update, Usage, Value
+
+WEIGHTS, DELTA, EXTRA = "w/", "d/", "x/"
+
+
+def prefixed(arrays: Arrays, prefix: str) -> Arrays:
+    """The arrays under a prefix."""
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+def under(parcel: Parcel, prefix: str) -> Arrays:
+    """What a parcel holds under a prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in parcel.arrays.items() if name.startswith(prefix)}
+
+
+def deploy(task: Task, **values: Value) -> Parcel:
+    """The task as it is deployed; `values`: what else the node must know (role, topology, mechanisms as JSON)."""
+    return Parcel(values={"task": task.model_dump_json(), **values})
+
+
+def task_of(parcel: Parcel) -> Task:
+    """The task of a "deploy" parcel.
+
+    Raises:
+        Refused: there is none, or it is of another form.
+    """
+    try:
+        return Task.model_validate_json(str(parcel.values["task"]))
+    except (KeyError, ValueError) as error:
+        raise Refused(f"the message deploys no task that can be read ({error}); both sides must run the same version") from None
+
+
+def train(instruction: Instruction) -> Parcel:
+    """An instruction as a "train" parcel."""
+    return Parcel(
+        arrays={**prefixed(instruction.arrays, WEIGHTS), **prefixed(instruction.extra, EXTRA)},
+        values={"round": instruction.round, "local": json.dumps(asdict(instruction.local), sort_keys=True)},
+    )
+
+
+def instruction_of(parcel: Parcel) -> Instruction:
+    """The instruction of a "train" parcel.
+
+    Raises:
+        Refused: it is of another form.
+    """
+    try:
+        local = json.loads(str(parcel.values["local"]))
+        dp = local.pop("dp_sgd")
+        private = tuple(local.pop("private"))
+        return Instruction(
+            round=int(parcel.values["round"]),
+            arrays=under(parcel, WEIGHTS),
+            local=Local(**local, private=private, dp_sgd=DpSgd(**dp) if dp else None),
+            extra=under(parcel, EXTRA),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise Refused(f"the message holds no instruction that can be read: {type(error).__name__}: {error}") from None
+
+
+def updated(update: Update, encoded: Arrays, sealed: Mapping[str, bytes]) -> Parcel:
+    """An update as the reply to "train": its delta as the codec left it, or sealed."""
+    return Parcel(
+        arrays={**prefixed(encoded, DELTA), **prefixed(update.extra, EXTRA)},
+        blobs=dict(sealed),
+        values={
+            "owner": update.owner,
+            "round": update.round,
+            "examples": update.examples,
+            "steps": update.steps,
+            **{f"metric/{name}": float(value) for name, value in update.metrics.items()},
+            **_usage(update.usage),
+        },
+    )
+
+
+def update_of(parcel: Parcel, delta: Arrays) -> Update:
+    """The update of a reply to "train"; `delta` as the codec decoded it.
+
+    Raises:
+        Refused: the reply is of another form.
+    """
+    v = parcel.values
+    try:
+        return Update(
+            owner=str(v["owner"]),
+            round=int(v["round"]),
+            delta=delta,
+            examples=int(v["examples"]),
+            steps=int(v["steps"]),
+            metrics={name.removeprefix("metric/"): float(value) for name, value in v.items() if name.startswith("metric/")},
+            usage=_usage_of(v),
+            extra=under(parcel, EXTRA),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise Refused(f"the reply holds no update that can be read: {type(error).__name__}: {error}") from None
+
+
+def evaluate(arrays: Arrays, span: str, round_: int) -> Parcel:
+    """Ask an owner how good weights are on its validation or test span."""
+    return Parcel(arrays=prefixed(arrays, WEIGHTS), values={"span": span, "round": round_})
+
+
+def evaluated(evaluation: Evaluation, usage: Usage) -> Parcel:
+    """The reply to "evaluate"."""
+    return Parcel(values={**asdict(evaluation), **_usage(usage)})
+
+
+def evaluation_of(parcel: Parcel) -> tuple[Evaluation, Usage]:
+    """What a reply to "evaluate" says.
+
+    Raises:
+        Refused: it is of another form.
+    """
+    v: Mapping[str, Any] = parcel.values
+    try:
+        sums = {name: float(v[name]) for name in ("absolute", "squared", "loss")}
+        return Evaluation(owner=str(v["owner"]), span=v["span"], count=int(v["count"]), **sums), _usage_of(v)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Refused(f"the reply holds no evaluation that can be read: {type(error).__name__}: {error}") from None
+
+
+def _usage(usage: Usage) -> dict[str, Value]:
+    """What is not known stays out: absent is not 0."""
+    return {f"usage/{name}": value for name, value in asdict(usage).items() if value is not None}
+
+
+def _usage_of(values: Mapping[str, Any]) -> Usage:
+    energy, carbon = values.get("usage/energy_j"), values.get("usage/co2_g")
+    return Usage(
+        seconds=float(values["usage/seconds"]),
+        cpu_s=float(values["usage/cpu_s"]),
+        energy_j=None if energy is None else float(energy),
+        energy_source=values.get("usage/energy_source"),
+        co2_g=None if carbon is None else float(carbon),
+    )

@@ -1,0 +1,105 @@
+"""The named results of a federation: `federation.json` and `rounds.jsonl` in a candidate's folder."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from cellwright.results import DataVersion, EnergyReading, Result
+
+
+class OwnerRound(Result):
+    """One owner in one round."""
+
+    owner: str
+    outcome: Literal["counted", "late", "refused", "lost", "empty"]
+    reason: str = ""  # where it was not counted
+    steps: int = 0
+    examples: int = 0
+    staleness: int = 0
+    train_loss: float | None = None
+    mae: float | None = None  # of the new global model on its validation span, raw units
+    seconds: float = 0.0  # on the channel's clock
+    cpu_s: float = 0.0
+    energy_j: float | None = None
+    energy_source: Literal["measured", "modelled", "constant"] | None = None
+    co2_g: float | None = None
+    up_bytes: int = 0  # from the owner, exact
+    down_bytes: int = 0
+    weight: float = 0.0  # in the aggregate, where the rule weighs
+
+
+class Round(Result):
+    """One round: a line of rounds.jsonl."""
+
+    round: int
+    topology: int  # its version
+    owners: list[OwnerRound]
+    validation_loss: float | None
+    mae: float | None  # over all owners' validation spans, raw units
+    mse: float | None
+    learning_rate: float
+    epsilon: float | None = None  # privacy budget spent so far
+    delta: float | None = None
+    up_bytes: int
+    down_bytes: int
+    seconds: float
+    decision: str = ""  # what quality management did, in words
+    events: tuple[str, ...] = ()  # topology rebuilt, node dropped, preempted
+
+
+class OwnerResult(Result):
+    """One owner at the end."""
+
+    owner: str
+    sites: list[str]
+    examples: int
+    rounds: int  # in which it was counted
+    mae: float | None  # test span, raw units, with the federated model (its own, where owners end with their own)
+    mae_alone: float | None = None  # of the same network trained on its own data alone
+    mae_central: float | None = None  # of the same network trained on everyone's data
+    contribution: float | None = None  # validation gain that is due to it (Shapley), raw units of MAE
+    contribution_loo: float | None = None  # by leaving it out
+    reward: float | None = None
+    reliability: float = 1.0
+    cpu_s: float = 0.0
+    energy_j: float | None = None
+    energy_source: Literal["measured", "modelled", "constant"] | None = None
+    co2_g: float | None = None
+    up_bytes: int = 0
+    down_bytes: int = 0
+
+
+class Federated(Result):
+    """A whole federation: `federation.json`."""
+
+    key: str  # as in train.models: "fedavg:gru"
+    rule: str
+    rule_title: str
+    rule_options: dict[str, Any]
+    timing: Literal["synchronous", "semi_synchronous", "asynchronous"]
+    model: str
+    runtime: Literal["local", "deployed"]
+    status: Literal["converged", "target", "rounds", "budget", "privacy_budget", "stopped", "failed"]
+    reason: str
+    rounds: int
+    owners: list[OwnerResult]
+    mae: float | None  # over all owners' test spans, raw units
+    mae_validation: float | None
+    mae_alone: float | None = None  # mean over owners, weighted by measured targets
+    mae_central: float | None = None
+    privacy: list[str]  # mechanisms
+    epsilon: float | None = None
+    delta: float | None = None
+    epsilon_unit: str = ""
+    compression: str
+    up_bytes: int
+    down_bytes: int
+    seconds: float  # on the channel's clock
+    wall_s: float
+    energy: EnergyReading | None
+    topology: dict[str, Any]  # management.records.Topology, the last one
+    topologies: int  # versions of it there were
+    audit_log: str | None  # file name beside this one
+    audit_head: str | None  # hash of its last record
+    data: DataVersion
+    explanation: tuple[str, ...] = ()  # why this rule, these hyper-parameters, these nodes
