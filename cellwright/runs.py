@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cellwright.errors import CellwrightError, FormatError, WorkspaceError
+from cellwright.federation.key import federated
 from cellwright.files import read_json, whole_folder, write_text
 from cellwright.params import DATA_SECTIONS, Params, check
 from cellwright.results import DataVersion
@@ -35,7 +36,8 @@ def run_name(params: Params, data_hash: str) -> str:
 
     content = params.model_dump(mode="json", by_alias=True)
     what = {key: value for key, value in content.items() if key not in _NOT_RESULTS}
-    own = [own_model.sha256(model) for model, _ in map(own_model.split, params.train.models) if own_model.is_own(model)]
+    models = [parts.model if (parts := federated(key)) else key for key in params.train.models]
+    own = [own_model.sha256(model) for model, _ in map(own_model.split, models) if own_model.is_own(model)]
     seen = [data_hash, what, code_digest(), *own, *digests(params.problem.exogenous)]
     digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode())
     return f"{params.dataset}-{digest.hexdigest()[:8]}"

@@ -118,6 +118,8 @@ class Task(Spec):
     scaler: Literal["standard", "robust", "log", "none"]
     clip: float | None
     loss: Literal["mae", "mse", "huber"]
+    kind: Literal["regression", "classification"] = "regression"  # M.3387 8.1.1: what its quality is measured by
+    threshold: float | None = None  # of a classification: the target above it is the event; None: a site's 90 % quantile
     train: tuple[int, int]  # rows [start, stop) of each span
     validation: tuple[int, int]
     test: tuple[int, int]
@@ -201,6 +203,8 @@ class Evaluation:
     absolute: float  # sum of |error|, raw units
     squared: float  # sum of squared error, raw units
     loss: float  # sum of the training loss, normalised
+    positive: tuple[int, ...] = ()  # of a classification: how many events by bin of their score (quality/classification.py)
+    negative: tuple[int, ...] = ()  # and how many of what was no event
 
     @property
     def mae(self) -> float | None:

@@ -116,7 +116,8 @@ def evaluate(arrays: Arrays, span: str, round_: int) -> Parcel:
 
 def evaluated(evaluation: Evaluation, usage: Usage) -> Parcel:
     """The reply to "evaluate"."""
-    return Parcel(values={**asdict(evaluation), **_usage(usage)})
+    counts = {"positive": json.dumps(evaluation.positive), "negative": json.dumps(evaluation.negative)}
+    return Parcel(values={**asdict(evaluation), **counts, **_usage(usage)})
 
 
 def evaluation_of(parcel: Parcel) -> tuple[Evaluation, Usage]:
@@ -128,7 +129,8 @@ def evaluation_of(parcel: Parcel) -> tuple[Evaluation, Usage]:
     v: Mapping[str, Any] = parcel.values
     try:
         sums = {name: float(v[name]) for name in ("absolute", "squared", "loss")}
-        return Evaluation(owner=str(v["owner"]), span=v["span"], count=int(v["count"]), **sums), _usage_of(v)
+        counts = {name: tuple(int(count) for count in json.loads(v.get(name, "[]"))) for name in ("positive", "negative")}
+        return Evaluation(owner=str(v["owner"]), span=v["span"], count=int(v["count"]), **sums, **counts), _usage_of(v)
     except (KeyError, TypeError, ValueError) as error:
         raise Refused(f"the reply holds no evaluation that can be read: {type(error).__name__}: {error}") from None
 

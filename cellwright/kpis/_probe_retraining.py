@@ -39,6 +39,8 @@ def probe(bed: Bed) -> Found:
         return Found(
             reasons=dict.fromkeys(FEEDS, "nothing was retrained: scorecard.budget_s is 0, or no seed, fold or area is asked for")
         )
+    if bed.candidate.rule:
+        return Found(reasons=dict.fromkeys(FEEDS, "a federation is not trained again here: its owners would have to take part"))
     retrain = again(bed, card.budget_s / trainings)
     found = [_attempt(_SEEDS, seeds, bed, retrain), _attempt(_FOLDS, folds, bed, retrain), _attempt(_AREA, area, bed, retrain)]
     evidence = {k: v for f in found for k, v in f.evidence.model_dump(exclude_defaults=True).items()}

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from cellwright.energy.replay import SERIALLY, Replay, replayed
 from cellwright.errors import CellwrightError, TrainingError
+from cellwright.federation.key import federated
 from cellwright.kpis._bench import OF_TRAINING, Bench, Entry
 from cellwright.kpis._contract import Costs, kpi
 from cellwright.kpis._exports import Exports
@@ -131,7 +132,7 @@ def _alone(params: Params, ws: Workspace, bench: Bench, scored: Scored, say: Say
     from cellwright.training.candidates import resolve
 
     trained = Trained.read(ws.candidate(scored.key) / "candidate.json")
-    done = SERIALLY in scored.sources.get("train_energy_j", "")
+    done = SERIALLY in scored.sources.get("train_energy_j", "") or federated(scored.key) is not None  # its owners metered it
     if not params.score.replay_s or trained.energy is None or not trained.energy.shared or done:
         return scored
     say(f"{scored.title}: trains alone for {params.score.replay_s:g} s, to measure its energy")

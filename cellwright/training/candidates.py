@@ -17,6 +17,7 @@ from cellwright.data.holidays import check as check_holidays
 from cellwright.data.windows import VALID
 from cellwright.errors import ParamsError, UnknownName
 from cellwright.families import member
+from cellwright.federation.key import RULES, FederatedKey, federated
 from cellwright.panel import PanelSchema
 from cellwright.params import ModelSettings, Params, ProblemParams
 from cellwright.training import own_model
@@ -61,15 +62,17 @@ class Candidate:
     grid: tuple[int, int] | None  # of the data set
     source: Path  # the model's file
     sha256: str | None = None  # of that file, where it is one of the user's own
+    rule: str | None = None  # aggregation rule, where it is trained federated
 
     @property
     def title(self) -> str:
-        """For people: "LSTM", "VMRNN (b)"."""
-        return f"{self.network.title} ({self.preset})" if self.preset else self.network.title
+        """For people: "LSTM", "VMRNN (b)", "GRU by FedAvg"."""
+        title = f"{self.network.title} ({self.preset})" if self.preset else self.network.title
+        return f"{title} by {member(RULES, self.rule, what='aggregation rule').Rule.title}" if self.rule else title
 
 
 def resolve(params: Params, schema: PanelSchema, key: str, *, options: Mapping[str, Any] | None = None) -> Candidate:
-    """The candidate that `key` ("lstm", "vmrnn:b", "path/mine.py", "neuralforecast:NHITS") stands for on a data set.
+    """The candidate that `key` ("lstm", "vmrnn:b", "path/mine.py", "neuralforecast:NHITS", "fedavg:gru") stands for on a data set.
 
     Options are laid over each other: the model's defaults, its preset, `train.settings[key].options`, then `options` (what a
     search found).
@@ -78,6 +81,8 @@ def resolve(params: Params, schema: PanelSchema, key: str, *, options: Mapping[s
         UnknownName: no such model, preset, target or feature; the message lists those there are.
         ParamsError: options or inputs that the model does not take; a file of the user's own that is no model.
     """
+    if parts := federated(key):
+        return _federated(params, schema, key, parts, options)
     name, preset = own_model.split(key)
     module, chosen = with_options(params, key, options)
     network: type[Network] = module.Network
@@ -97,6 +102,22 @@ def resolve(params: Params, schema: PanelSchema, key: str, *, options: Mapping[s
     if own_model.is_foreign(name):
         _probe(candidate)
     return candidate
+
+
+def _federated(
+    params: Params, schema: PanelSchema, key: str, parts: FederatedKey, options: Mapping[str, Any] | None
+) -> Candidate:
+    """The model of a federated candidate: settings of its own, else those of the model by itself; each site sees itself alone."""
+    own = params.train.settings.get(key, params.train.settings.get(parts.model, ModelSettings()))
+    if own.inputs not in (None, "site"):
+        raise ParamsError(
+            f"train.settings.{key}.inputs is '{own.inputs}', but the sites of other owners do not travel; a federated candidate "
+            "takes 'site'"
+        )
+    settings = {**params.train.settings, parts.model: own.model_copy(update={"inputs": "site"})}
+    asked = params.problem.model_copy(update={"neighbours": 0})  # a mean over others' sites would travel
+    alone = params.model_copy(update={"train": params.train.model_copy(update={"settings": settings}), "problem": asked})
+    return replace(resolve(alone, schema, parts.model, options=options), key=key, rule=parts.rule)
 
 
 def with_options(params: Params, key: str, options: Mapping[str, Any] | None = None) -> tuple[ModuleType, Options]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from cellwright.errors import UnknownName
+from cellwright.errors import ParamsError, UnknownName
 from cellwright.families import members
+from cellwright.federation.key import federated
 from cellwright.params import Params
 from cellwright.training import own_model
 
@@ -22,13 +23,37 @@ def check_models(params: Params) -> None:
         WrongUse: what is wrong with an entry; nothing was started.
     """
     for key in params.train.models:
-        (model, preset), own = own_model.split(key), params.train.settings.get(key)
-        if own_model.is_foreign(model):
-            _forecasts(params, key)
-        elif model.replace("-", "_") not in members("models"):
-            raise UnknownName("model", model, members("models"), "One of your own is named by its file: path/to/mine.py")
-        elif preset or (own and own.options):
-            _takes_options(params, key)
+        parts = federated(key)
+        if parts:
+            check_rule(parts.rule, key)
+        _check_model(params, parts.model if parts else key)
+
+
+def check_rule(rule: str, key: str) -> None:
+    """Whether a rule ends with one model, which alone can stand in a leaderboard.
+
+    Raises:
+        ParamsError: its owners end with models of their own.
+    """
+    from cellwright.families import member
+    from cellwright.federation.key import RULES
+
+    found = member(RULES, rule, what="aggregation rule").Rule
+    if not found.one_model:
+        raise ParamsError(
+            f"train.models: '{key}' ends with a model for each owner or group of owners ({found.title}), which no leaderboard can "
+            "hold; use `cellwright federate`, which reports them owner by owner"
+        )
+
+
+def _check_model(params: Params, key: str) -> None:
+    (model, preset), own = own_model.split(key), params.train.settings.get(key)
+    if own_model.is_foreign(model):
+        _forecasts(params, key)
+    elif model.replace("-", "_") not in members("models"):
+        raise UnknownName("model", model, members("models"), "One of your own is named by its file: path/to/mine.py")
+    elif preset or (own and own.options):
+        _takes_options(params, key)
 
 
 def _takes_options(params: Params, key: str) -> None:
