@@ -170,13 +170,13 @@ def _preset(network: type[Network], model: str, preset: str) -> Mapping[str, Any
     return network.presets[preset]
 
 
-def parse_options(kind: type[Options], given: Mapping[str, Any], key: str) -> Options:
-    """The model's options of a mapping.
+def parse_options(kind: type[Options], given: Mapping[str, Any], key: str, *, where: str = "") -> Options:
+    """The options of a mapping; `where` they stand, if not in `train.settings.<key>`.
 
     Raises:
         ParamsError: an unknown name (the nearest is named), a value of the wrong type or out of range.
     """
-    where = f"train.settings.{key}.options"
+    where = where or f"train.settings.{key}.options"
     defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(kind)}
     for name, value in given.items():
         if name not in defaults:

@@ -8,12 +8,15 @@ A mechanism acts at one or more of these places, in this order within a round:
     coordinator         finish(average, owners, rng)               central DP: noise on the average
 
 Several can be used together (`federation.privacy: [dp_sgd, secure_aggregation]`); at most one of them seals.
+
+`rng` gives reproducible noise, and only where the mechanism's option `seeded_noise` asks for it: everybody knows the seed of a
+federation, so noise that is drawn from it hides nothing. Without the option, noise comes from the operating system's entropy.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,6 +28,8 @@ from models._contract import Options, option
 __all__ = ["CoordinatorSide", "Mechanism", "Options", "OwnerSide", "Participation", "Spent", "dataclass", "option"]
 
 Message = Mapping[str, bytes]
+Sign = Callable[[bytes], bytes]
+Verify = Callable[[str, bytes, bytes], bool]  # owner, what was signed, signature
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,13 @@ class Spent:
 
 class OwnerSide(ABC):
     """One owner's part of a sealed sum; `state` and `restore` carry it from message to message (no pickle)."""
+
+    sign: Sign | None = None
+    verify: Verify | None = None
+
+    def bind(self, sign: Sign, verify: Verify) -> None:
+        """Sign the keys that this owner advertises, and check those of the others; unbound, keys are taken as they are passed on."""
+        self.sign, self.verify = sign, verify
 
     @abstractmethod
     def answer(self, stage: str, message: Message) -> dict[str, bytes]:
@@ -100,6 +112,7 @@ class Mechanism(ABC):
     seals: ClassVar[bool] = False
     before: ClassVar[tuple[str, ...]] = ()  # stages of a sealed sum before the updates
     after: ClassVar[tuple[str, ...]] = ()  # and after them
+    equal_weights: ClassVar[bool] = False  # every owner must count the same in the average, or the noise is too small
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -132,6 +145,10 @@ class Mechanism(ABC):
     def exhausted(self) -> bool:
         """Whether another round like the last would go over the budget."""
         return False
+
+    def fits(self, planned: Participation) -> bool:
+        """Whether a round of that kind stays within the budget; to be asked before the first round, too."""
+        return not self.exhausted
 
     def owner_side(self, owner: str, seed: int) -> OwnerSide:
         """Only where `seals`."""
