@@ -121,7 +121,7 @@ def algorithm(circumstances: Circumstances) -> Choice:
 
 
 def _first(lines: tuple[_Line, ...], circumstances: Circumstances) -> Choice:
-    applies, name, options, words = next(line for line in lines if line[0](circumstances))
+    _, name, options, words = next(line for line in lines if line[0](circumstances))
     return Choice(name, dict(options), words)
 
 

@@ -1,0 +1,68 @@
+"""Contribution and reward (M.3387 8.4.2, 9.4)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellwright.federation.quality.incentive import Incentive, Spending, contributions
+
+# A game of three whose Shapley values are known: error 10 without anybody; a takes 4 off, b 2; a and b together 1 more; c nothing.
+ERRORS = {"": 10.0, "a": 6.0, "b": 8.0, "c": 10.0, "ab": 3.0, "ac": 6.0, "bc": 8.0, "abc": 3.0}
+
+
+def known(group: frozenset[str]) -> float:
+    return ERRORS["".join(sorted(group))]
+
+
+def test_contribution_is_the_shapley_value():
+    found = contributions(("a", "b", "c"), known, rng=np.random.default_rng(0), permutations=600, tolerance=0.0, converged=0.0)
+    # the 1 that a and b bring together is shared between them
+    assert {n: round(c.shapley, 1) for n, c in found.items()} == {"a": 4.5, "b": 2.5, "c": 0.0}
+    assert {n: c.leave_one_out for n, c in found.items()} == {"a": 5.0, "b": 3.0, "c": 0.0}
+
+
+def test_shapley_values_add_up_to_the_whole_gain_without_truncation():
+    found = contributions(("a", "b", "c"), known, rng=np.random.default_rng(1), permutations=7, tolerance=0.0, converged=0.0)
+    assert sum(c.shapley for c in found.values()) == pytest.approx(ERRORS[""] - ERRORS["abc"])
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=6))
+def test_an_additive_game_is_told_exactly(gains):
+    nodes = [f"n{i}" for i in range(len(gains))]
+
+    def utility(group: frozenset[str]) -> float:
+        return 100.0 - sum(gain for node, gain in zip(nodes, gains, strict=True) if node in group)
+
+    found = contributions(nodes, utility, rng=np.random.default_rng(0), tolerance=0.0)
+    for node, gain in zip(nodes, gains, strict=True):
+        assert found[node].shapley == pytest.approx(gain, abs=1e-9)
+        assert found[node].leave_one_out == pytest.approx(gain, abs=1e-9)
+
+
+def test_truncation_saves_evaluations():
+    nodes = [f"n{i}" for i in range(8)]
+
+    def first_brings_all(group: frozenset[str]) -> float:
+        return 1.0 if group else 10.0
+
+    cut = contributions(nodes, first_brings_all, rng=np.random.default_rng(0), permutations=16)["n0"].evaluations
+    whole = contributions(nodes, first_brings_all, rng=np.random.default_rng(0), permutations=16, tolerance=-1.0)[
+        "n0"
+    ].evaluations
+    assert cut < whole / 3
+
+
+def test_reward_follows_contribution_resources_and_reliability():
+    spent = {"a": Spending(3.0, None, 10), "b": Spending(1.0, None, 10), "c": Spending(0.0, None, 0)}
+    rewards = Incentive(pot=100, quality_share=0.5).rewards({"a": 3.0, "b": 1.0, "c": -2.0}, spent, {"b": 0.5})
+    # a: half of the pot × 3/4 for the model, × 3/4 for the work; b: a quarter of each, at half reliability; c harmed, and did nothing
+    assert rewards == {"a": pytest.approx(75.0), "b": pytest.approx(12.5), "c": 0.0}
+    assert sum(rewards.values()) <= 100
+
+
+def test_reward_of_a_round_in_which_nothing_was_gained_is_shared_alike():
+    rewards = Incentive(pot=1, quality_share=1.0).rewards({"a": 0.0, "b": -1.0}, {n: Spending(1, None, 0) for n in "ab"}, {})
+    assert rewards == {"a": 0.5, "b": 0.5}
