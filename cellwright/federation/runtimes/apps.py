@@ -1,0 +1,97 @@
+"""The ClientApp that every node runs and the ServerApp that a coordinator runs; the same two in both runtimes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from flwr.app import Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import ServerApp
+
+from cellwright.errors import CellwrightError
+from cellwright.federation.contract import Node, NodeState, Parcel, Value
+from cellwright.federation.runtimes import wire
+from cellwright.federation.runtimes.channel import HELLO, FlowerChannel, kind_of
+
+NodeFactory = Callable[[Any], Node]  # from Flower's Context: its node_config says whose node it is
+Main = Callable[[FlowerChannel, Mapping[str, Value]], None]
+
+
+class Memory(Protocol):
+    """Where a node keeps its state from one message to the next."""
+
+    def load(self, context: Any) -> NodeState: ...
+
+    def save(self, context: Any, state: NodeState) -> None: ...
+
+
+class ContextMemory:
+    """In Flower's own Context, which lives as long as the node's process."""
+
+    def load(self, context: Any) -> NodeState:
+        """What was saved last; empty at first."""
+        if not len(context.state):
+            return NodeState()
+        parcel = wire.unpack(context.state)
+        return NodeState(parcel.arrays, dict(parcel.blobs))
+
+    def save(self, context: Any, state: NodeState) -> None:
+        """Keep it until the next message."""
+        empty = not state.arrays and not state.blobs
+        context.state = RecordDict() if empty else wire.pack(Parcel(state.arrays, state.blobs))
+
+
+class NodeApp(ClientApp):
+    """Answers every kind of message by asking the node: "train", "evaluate" and "query.<kind>" for any kind."""
+
+    def __init__(self, node_factory: NodeFactory, memory: Memory | None = None) -> None:
+        super().__init__()
+        self._node_factory, self._memory = node_factory, memory or ContextMemory()
+        self._kinds = {HELLO}
+        self.train()(self._answer)
+        self.evaluate()(self._answer)
+        self.query(HELLO)(self._answer_hello)
+
+    def __call__(self, message: Any, context: Any) -> Any:
+        """Flower's entry: a kind of query that comes for the first time is registered, then Flower dispatches."""
+        category, _, kind = message.metadata.message_type.partition(".")
+        if category == "query" and kind not in self._kinds:
+            self.query(kind)(self._answer)
+            self._kinds.add(kind)
+        return super().__call__(message, context)
+
+    def _answer(self, message: Any, context: Any) -> Any:
+        try:
+            state = self._memory.load(context)
+            kind, parcel = kind_of(message.metadata.message_type), wire.unpack(message.content)
+            reply = wire.pack(self._node_factory(context).answer(kind, parcel, state))
+            self._memory.save(context, state)
+        except CellwrightError as error:  # in words, to the coordinator; nothing of the message is kept
+            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(error)), reply_to=message)
+        return Message(reply, reply_to=message)
+
+    def _answer_hello(self, message: Any, context: Any) -> Any:
+        try:
+            node = self._node_factory(context)
+        except CellwrightError as error:
+            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(error)), reply_to=message)
+        values: dict[str, Value] = {"name": node.name, "public_key": str(getattr(node, "public_key", ""))}
+        return Message(wire.pack(Parcel(values=values)), reply_to=message)
+
+
+def client_app(node_factory: NodeFactory, memory: Memory | None = None) -> Any:
+    """The ClientApp of the node that `node_factory` makes from Flower's Context."""
+    return NodeApp(node_factory, memory)
+
+
+def server_app(main: Main) -> Any:
+    """The ServerApp that hands `main` a channel to the nodes and the run's configuration."""
+    app = ServerApp()
+
+    @app.main()
+    def run(grid: Any, context: Any) -> None:
+        main(FlowerChannel(grid), context.run_config)
+
+    return app

@@ -1,0 +1,228 @@
+"""How a coordinator reaches its nodes, over any Flower Grid: the one of this process, or the SuperLink's.
+
+Nodes go by name here and by number in Flower; each is asked its name once ("query.hello"). Kinds "train" and "evaluate" are Flower's own
+message types, every other kind travels as "query.<kind>".
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flwr.app import Message
+
+from cellwright.errors import FederationError, Refused
+from cellwright.federation.contract import NodeState, Parcel, Reply
+from cellwright.federation.runtimes import wire
+
+HELLO = "hello"
+OWN_TYPES = ("train", "evaluate")
+LEFT = "the node is not connected"
+UNREAD = "its reply was refused: "
+_LONGEST_REASON = 2000
+
+log = logging.getLogger(__name__)
+
+
+class Clock(Protocol):
+    """Where a channel's time comes from."""
+
+    def now(self) -> float: ...
+
+    def wait(self, until: float, tickets: Sequence[str], least: int) -> bool:
+        """Let time pass until `least` of the tickets may have been answered, at most until `until`; False: no use in waiting."""
+        ...
+
+
+class WallClock:
+    """Real time; a Grid that cannot say when something comes is asked again every `poll_s`."""
+
+    def __init__(self, poll_s: float = 0.2) -> None:
+        self._poll_s = poll_s
+
+    def now(self) -> float:
+        """Seconds since some moment, never going back."""
+        return time.monotonic()
+
+    def wait(self, until: float, tickets: Sequence[str], least: int) -> bool:
+        """Sleep until it is worth asking again."""
+        time.sleep(max(0.0, min(self._poll_s, until - self.now())))
+        return True
+
+
+@dataclass(frozen=True)
+class _Sent:
+    node: str
+    at: float
+    sent_bytes: int
+
+
+def message_type(kind: str) -> str:
+    """Flower's message type of a kind of parcel.
+
+    Raises:
+        FederationError: the kind cannot be one.
+    """
+    if kind in OWN_TYPES:
+        return kind
+    if not kind.isidentifier():
+        raise FederationError(f"a kind of message must be an identifier, such as 'deploy', found '{kind}'")
+    return f"query.{kind}"
+
+
+def kind_of(type_: str) -> str:
+    """The kind of parcel of a Flower message type."""
+    return type_.removeprefix("query.")
+
+
+class FlowerChannel:
+    """A `contract.Channel` over a Flower Grid."""
+
+    def __init__(self, grid: Any, clock: Clock | None = None, *, hello_s: float = 60.0) -> None:
+        self._grid, self._hello_s = grid, hello_s
+        self._clock: Clock = clock or getattr(grid, "clock", None) or WallClock()
+        self._names: dict[int, str] = {}
+        self._keys: dict[str, str] = {}
+        self._sent: dict[str, _Sent] = {}
+        self._errors: dict[str, str] = {}  # by ticket: those that could not be sent
+        self._numbers = itertools.count()
+
+    @property
+    def grid(self) -> Any:
+        """Flower's Grid below it."""
+        return self._grid
+
+    def now(self) -> float:
+        """Seconds on the channel's clock."""
+        return self._clock.now()
+
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes that can be reached now, sorted. New ones are asked their name first.
+
+        Raises:
+            FederationError: two nodes go by the same name.
+        """
+        ids = list(self._grid.get_node_ids())
+        if strangers := [node_id for node_id in ids if node_id not in self._names]:
+            self._greet(strangers)
+        return tuple(sorted(self._names[node_id] for node_id in ids if node_id in self._names))
+
+    def public_keys(self) -> dict[str, str]:
+        """What the nodes say their public keys are (Ed25519, hex), by name; "" where one signs nothing."""
+        self.nodes()
+        return dict(self._keys)
+
+    def send(self, kind: str, parcels: Mapping[str, Parcel]) -> dict[str, str]:
+        """Send one parcel to each node named; returns a ticket a node. See `contract.Channel.send`."""
+        type_, packer = message_type(kind), wire.Packer()
+        reached = set(self.nodes())
+        ids = {name: node_id for node_id, name in self._names.items() if name in reached}
+        here = [name for name in sorted(parcels) if name in ids]
+        messages = [Message(packer.pack(parcels[name]), dst_node_id=ids[name], message_type=type_) for name in here]
+        sizes, at = [wire.size(message.content) for message in messages], self.now()
+        tickets = {name: ticket for name, ticket in zip(here, self._push(messages), strict=True) if ticket}
+        self._sent |= {
+            tickets[name]: _Sent(name, at, bytes_) for name, bytes_ in zip(here, sizes, strict=True) if name in tickets
+        }
+        return {name: tickets.get(name) or self._failed(name, LEFT) for name in sorted(parcels)}
+
+    def receive(self, tickets: Mapping[str, str], *, until: float, least: int | None = None) -> dict[str, Reply]:
+        """Replies that have come by `until`, by node, sorted. See `contract.Channel.receive`."""
+        wanted = len(tickets) if least is None else min(least, len(tickets))
+        got: dict[str, Reply] = {}
+        while True:
+            waiting = [ticket for node, ticket in tickets.items() if node not in got and ticket in self._sent]
+            got |= self._taken(waiting)
+            missing = [ticket for ticket in waiting if ticket in self._sent]
+            if len(got) >= wanted or self.now() >= until or not self._clock.wait(until, missing, wanted - len(got)):
+                return dict(sorted(got.items()))
+
+    def states(self) -> dict[str, NodeState]:
+        """What the nodes of this process remember, for a checkpoint; empty where nodes keep that themselves."""
+        of_grid = getattr(self._grid, "states", None)
+        return of_grid() if of_grid else {}
+
+    def restore(self, states: Mapping[str, NodeState]) -> None:
+        """Give the nodes of this process back what `states` returned.
+
+        Raises:
+            FederationError: the nodes are not of this process.
+        """
+        if not states:
+            return
+        if not hasattr(self._grid, "restore"):
+            raise FederationError(
+                "the checkpoint holds the nodes' own state, but these nodes keep it themselves; resume it locally"
+            )
+        self._grid.restore(states)
+
+    def _taken(self, tickets: Sequence[str]) -> dict[str, Reply]:
+        """What has come for these tickets."""
+        got = {self._sent[t].node: self._reply(t, None, self._errors.pop(t)) for t in tickets if t in self._errors}
+        open_ = [ticket for ticket in tickets if ticket in self._sent]
+        for message in self._grid.pull_messages(open_) if open_ else ():
+            reply = self._opened(message.metadata.reply_to_message_id, message)
+            got[reply.node] = reply
+        return got
+
+    def _opened(self, ticket: str, message: Any) -> Reply:
+        """The reply that a message is."""
+        if message.has_error():
+            return self._reply(ticket, None, (message.error.reason or f"error {message.error.code}")[:_LONGEST_REASON])
+        bytes_ = 0
+        try:
+            parcel = wire.unpack(message.content)
+            bytes_ = wire.size(message.content)
+        except Refused as error:
+            return self._reply(ticket, None, f"{UNREAD}{error}", bytes_)
+        return self._reply(ticket, parcel, None, bytes_)
+
+    def _reply(self, ticket: str, parcel: Parcel | None, error: str | None, received_bytes: int = 0) -> Reply:
+        sent = self._sent.pop(ticket)
+        return Reply(sent.node, parcel, error, sent.sent_bytes, received_bytes, self.now() - sent.at)
+
+    def _failed(self, node: str, why: str) -> str:
+        """A ticket for what could not be sent."""
+        ticket = f"not-sent-{next(self._numbers)}"
+        self._sent[ticket] = _Sent(node, self.now(), 0)
+        self._errors[ticket] = why
+        return ticket
+
+    def _push(self, messages: list[Any]) -> list[str | None]:
+        return list(self._grid.push_messages(messages)) if messages else []
+
+    def _greet(self, ids: list[int]) -> None:
+        """Ask nodes that are not known yet their names and public keys; one that does not answer in time stays unknown."""
+        records = wire.pack(Parcel())
+        messages = [Message(wire.copied(records), dst_node_id=i, message_type=message_type(HELLO)) for i in ids]
+        asked = {ticket: i for ticket, i in zip(self._push(messages), ids, strict=True) if ticket}
+        end = self.now() + self._hello_s
+        while asked:
+            for message in self._grid.pull_messages(list(asked)):
+                self._meet(asked.pop(message.metadata.reply_to_message_id), message)
+            if not asked or self.now() >= end or not self._clock.wait(end, list(asked), len(asked)):
+                break
+        for node_id in asked.values():
+            log.warning("node %s did not say its name within %g s; it is left out until it does", node_id, self._hello_s)
+
+    def _meet(self, node_id: int, message: Any) -> None:
+        try:
+            if message.has_error():
+                raise Refused(str(message.error.reason))
+            values = wire.unpack(message.content).values
+        except Refused as error:
+            log.warning("node %s did not say its name: %s", node_id, error)
+            return
+        name, connected = str(values.get("name", "")), set(self._grid.get_node_ids())
+        for other in [i for i, known in self._names.items() if known == name]:
+            if other in connected:
+                raise FederationError(
+                    f"two nodes go by the name '{name}'; start each with a name of its own (cellwright federate node --owner NAME)"
+                )
+            del self._names[other]  # it came back under another number
+        self._names[node_id] = name
+        self._keys[name] = str(values.get("public_key", ""))
