@@ -118,6 +118,9 @@ class Network(nn.Module):
     reads_edges: ClassVar[bool] = False  # whether it wants the data set's own graph, with inputs "all"
     causal: ClassVar[bool] = False  # its core has `sequence(state)`: (batch, history, ...) whose step t saw no later step
     closed_form: ClassVar[bool] = False  # fitted by `fit_closed_form` (or by its `fitter`) instead of gradient descent
+    additive: ClassVar[bool] = (
+        False  # its closed form is one of sums over windows: `statistics` of several owners add up for `solve`
+    )
     fitter: ClassVar[str] = ""  # the member of cellwright/training/fitters that fits it, where torch alone cannot
     maps: ClassVar[bool] = False  # `forward_map` forecasts a whole grid without computing overlapping patches again
     jumps: ClassVar[bool] = False  # its forecast jumps where an input passes a threshold: inputs are scaled to the last bit alike
@@ -197,3 +200,11 @@ class Network(nn.Module):
     def fit_closed_form(self, batches: Iterable[Batch]) -> None:
         """Fit without gradients from one pass over training batches; only for `closed_form` networks."""
         raise TypeError(f"{type(self).__name__} is trained by gradient descent; it has no closed form")
+
+    def statistics(self, batches: Iterable[Batch]) -> dict[str, Tensor]:
+        """Sums over training batches, float64, which add up over owners; only where `additive`."""
+        raise TypeError(f"{type(self).__name__} is not fitted from sums")
+
+    def solve(self, statistics: Mapping[str, Tensor]) -> None:
+        """Fit from what `statistics` gave, or from the sum of several such; only where `additive`."""
+        raise TypeError(f"{type(self).__name__} is not fitted from sums")

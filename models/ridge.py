@@ -9,7 +9,7 @@ Quantiles are those of a normal distribution around the forecast.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, ClassVar
@@ -106,6 +106,7 @@ class Network(_contract.Network):
     inputs: ClassVar[tuple[Inputs, ...]] = ("all", "patch", "site")
     uses_features = False
     closed_form = True
+    additive = True
     max_values = 4000  # the fit holds a few square matrices of this size in float64: 1 GB
 
     def __init__(self, problem: Problem, options: Options) -> None:
@@ -143,11 +144,31 @@ class Network(_contract.Network):
         Raises:
             ValueError: an output has no measured target.
         """
-        core, head = self.blocks.core, self.blocks.head
-        sums = Sums.empty(*core.weight.shape)
+        self._fit(self._sums(batches))
+
+    @torch.no_grad()
+    def statistics(self, batches: Iterable[Batch]) -> dict[str, Tensor]:
+        """The sums of the normal equations, no window among them: (P, P), (P, C) and, for gaps, (C, P, P); see least_squares."""
+        return self._sums(batches).tensors()
+
+    @torch.no_grad()
+    def solve(self, statistics: Mapping[str, Tensor]) -> None:
+        """Fit from sums.
+
+        Raises:
+            ValueError: an output has no measured target.
+        """
+        self._fit(Sums.of(statistics))
+
+    def _sums(self, batches: Iterable[Batch]) -> Sums:
+        sums = Sums.empty(*self.blocks.core.weight.shape)
         for batch in batches:
             design = self.blocks.embed({"x": batch.x, "known": batch.known})["h"]
             sums.add(design.cpu(), batch.y.flatten(1).cpu(), batch.mask.flatten(1).cpu().bool())
+        return sums
+
+    def _fit(self, sums: Sums) -> None:
+        core, head = self.blocks.core, self.blocks.head
         fit = solve(sums, self.options.penalty)
         core.weight.copy_(fit.weight_PC)
         core.bias.copy_(fit.bias_C)

@@ -5,11 +5,14 @@ Legend: N windows, P features, C outputs (columns of the targets), Z the standar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+_SUMS = ("gram_PP", "cross_PC", "x_P", "y_C", "y2_C", "measured_C")
 MOST_STEPS = 1000  # of conjugate gradients: ten to a few hundred were enough, even where 999 of 1,000 targets were missing
 
 
@@ -26,6 +29,7 @@ class Sums:
     windows: int = 0
     partial_x: list[Tensor] = field(default_factory=list)
     partial_mask: list[Tensor] = field(default_factory=list)
+    lacking: Lacking | None = None  # the partly masked windows as sums, in place of the rows
 
     @classmethod
     def empty(cls, features: int, outputs: int) -> Sums:
@@ -50,6 +54,42 @@ class Sums:
         self.y2_C += y.square().sum(0)
         self.measured_C += mask_NC.sum(0)
         self.windows += len(x)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Sums alone, no row among them: those of several data owners add up, and `of` takes them back."""
+        lacking = self.lacking or Lacking.summed(
+            *self.gram_PP.shape[:1], *self.measured_C.shape, self.partial_x, self.partial_mask
+        )
+        sums = {name: getattr(self, name) for name in _SUMS}
+        return sums | lacking._asdict() | {"windows": torch.tensor([self.windows], dtype=torch.float64)}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Sums:
+        """The sums that `tensors` gave."""
+        lacking = Lacking(*(tensors[name] for name in Lacking._fields))
+        sums = {name: tensors[name] for name in _SUMS}
+        return cls(**sums, windows=int(tensors["windows"].item()), lacking=lacking if bool(lacking.count_C.any()) else None)
+
+
+class Lacking(NamedTuple):
+    """Per output, the sums over the windows that count for others but lack a target of its own: what is taken off again."""
+
+    gram_CPP: Tensor
+    sum_CP: Tensor
+    count_C: Tensor
+
+    @classmethod
+    def summed(cls, features: int, outputs: int, x: list[Tensor], mask: list[Tensor]) -> Lacking:
+        """Of rows and their masks, batch by batch."""
+        shapes = ((outputs, features, features), (outputs, features), (outputs,))
+        gram, total, count = (torch.zeros(shape, dtype=torch.float64) for shape in shapes)
+        for x_NP, mask_NC in zip(x, mask, strict=True):
+            for c in (~mask_NC).any(0).nonzero().flatten().tolist():
+                rows = x_NP[~mask_NC[:, c]].double()
+                gram[c].addmm_(rows.T, rows)
+                total[c] += rows.sum(0)
+                count[c] += len(rows)
+        return cls(gram, total, count)
 
 
 @dataclass(frozen=True)
@@ -89,6 +129,52 @@ class _System:
         return torch.cat(((x_NP.double() - self.mean_P) / self.scale_P, torch.ones(len(x_NP), 1, dtype=torch.float64)), 1)
 
 
+class _Gaps(Protocol):
+    """D of the outputs that have masked targets, as a product."""
+
+    columns: Tensor  # which outputs
+
+    def product(self, b_ZK: Tensor) -> Tensor:
+        """D b, column by column of `columns`."""
+        ...
+
+
+class _RowGaps:
+    """From the masked windows themselves."""
+
+    def __init__(self, sums: Sums, system: _System) -> None:
+        self._rows = system.rows(torch.cat(sums.partial_x))
+        missing = ~torch.cat(sums.partial_mask)
+        self.columns = missing.any(0).nonzero().squeeze(1)
+        self._where = [missing[:, c].nonzero().squeeze(1) for c in self.columns]
+
+    def product(self, b_ZK: Tensor) -> Tensor:
+        out = torch.empty_like(b_ZK)
+        for c, index in enumerate(self._where):
+            masked = self._rows[index]
+            out[:, c] = masked.T @ (masked @ b_ZK[:, c])
+        return out
+
+
+class _SummedGaps:
+    """From their sums."""
+
+    def __init__(self, lacking: Lacking, system: _System) -> None:
+        self.columns = lacking.count_C.nonzero().squeeze(1)
+        gram, total, count = (t[self.columns] for t in lacking)
+        mean, scale = system.mean_P, system.scale_P
+        centred = (total - count[:, None] * mean) / scale  # (K, P)
+        shifted = (
+            gram - total[:, :, None] * mean - mean[:, None] * total[:, None] + count[:, None, None] * torch.outer(mean, mean)
+        )
+        top = torch.cat((shifted / scale[:, None] / scale, centred[:, :, None]), 2)
+        bottom = torch.cat((centred, count[:, None]), 1)
+        self._d_KZZ = torch.cat((top, bottom[:, None]), 1)
+
+    def product(self, b_ZK: Tensor) -> Tensor:
+        return torch.einsum("kzy,yk->zk", self._d_KZZ, b_ZK)
+
+
 def solve(sums: Sums, penalty: float, *, tolerance: float = 1e-8, max_steps: int = MOST_STEPS) -> Fit:
     """Ridge with standardised features, an unpenalised intercept, and each output fitted on its own measured targets.
 
@@ -102,26 +188,24 @@ def solve(sums: Sums, penalty: float, *, tolerance: float = 1e-8, max_steps: int
         raise ValueError("ridge needs at least one measured target of each output in the training windows, found none for some")
     system = _System(sums, penalty)
     coefficients_ZC = system.solve(system.right_ZC)
-    if sums.partial_x:
-        _correct(coefficients_ZC, system, sums, tolerance, max_steps)
+    if sums.lacking is not None or sums.partial_x:
+        gaps = _SummedGaps(sums.lacking, system) if sums.lacking is not None else _RowGaps(sums, system)
+        _correct(coefficients_ZC, system, gaps, tolerance, max_steps)
     return _unscaled(coefficients_ZC, system, sums)
 
 
-def _correct(b_ZC: Tensor, system: _System, sums: Sums, tolerance: float, max_steps: int) -> None:
+def _correct(b_ZC: Tensor, system: _System, gaps: _Gaps, tolerance: float, max_steps: int) -> None:
     """Conjugate gradients on the columns that have masked targets, in place."""
-    rows = system.rows(torch.cat(sums.partial_x))
-    missing = ~torch.cat(sums.partial_mask)
-    columns = missing.any(0).nonzero().squeeze(1)
-    where = [missing[:, c].nonzero().squeeze(1) for c in columns]
+    columns = gaps.columns
     b, goal = b_ZC[:, columns], tolerance * system.right_ZC[:, columns].norm(dim=0)
-    residual = _masked_product(rows, where, b)  # right - (K - D) b, and K b = right at the start
+    residual = gaps.product(b)  # right - (K - D) b, and K b = right at the start
     z = system.solve(residual)
     p, kp = z.clone(), residual.clone()  # K p follows p without a product, as K z = residual
     energy = (residual * z).sum(0)
     for _ in range(max_steps):
         if _settled(residual, goal):
             break
-        ap = kp - _masked_product(rows, where, p)
+        ap = kp - gaps.product(p)
         step = energy / (p * ap).sum(0).clamp_min(torch.finfo(torch.float64).tiny)
         b = b + step * p
         residual = residual - step * ap
@@ -140,15 +224,6 @@ def _correct(b_ZC: Tensor, system: _System, sums: Sums, tolerance: float, max_st
 
 def _settled(residual_ZC: Tensor, goal_C: Tensor) -> bool:
     return bool((residual_ZC.norm(dim=0) <= goal_C).all())
-
-
-def _masked_product(rows_NZ: Tensor, where: list[Tensor], b_ZC: Tensor) -> Tensor:
-    """D b, column by column: each has its own masked windows."""
-    out = torch.empty_like(b_ZC)
-    for c, index in enumerate(where):
-        masked = rows_NZ[index]
-        out[:, c] = masked.T @ (masked @ b_ZC[:, c])
-    return out
 
 
 def _unscaled(b_ZC: Tensor, system: _System, sums: Sums) -> Fit:

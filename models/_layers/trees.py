@@ -5,7 +5,7 @@ Legend: B windows, P features, E ensembles, M trees of the largest ensemble, N n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -90,6 +90,31 @@ class Forest(nn.Module):
 def _looked_up(table: Tensor, at: Tensor) -> Tensor:
     """Entries of a table (N,) at positions of any shape; as one gather along one axis, which runtimes take with int32."""
     return table.index_select(0, at.flatten()).view(at.shape)
+
+
+def joined(forests: Sequence[Mapping[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
+    """Tables of the forest that says the sum of share × what each of several says; all of one form, `depth` included.
+
+    Raises:
+        ValueError: they have not the same number of ensembles.
+    """
+    parts: dict[str, list[Tensor]] = {name: [] for name in _TABLES}
+    offset = 0
+    for forest, share in zip(forests, shares, strict=True):
+        nodes = torch.arange(len(forest["first"]), dtype=forest["first"].dtype)
+        if len(forest["start"]) != len(forests[0]["start"]):
+            raise ValueError(
+                f"expected {len(forests[0]['start'])} ensembles in every forest, found {len(forest['start'])} in one"
+            )
+        leaf = forest["first"] == nodes
+        parts["numbers"].append(torch.where(leaf, forest["numbers"] * share, forest["numbers"]))
+        parts["start"].append(forest["start"].double() * share)
+        parts["column"].append(forest["column"])
+        parts["first"].append(forest["first"] + offset)
+        parts["roots"].append(forest["roots"] + offset)
+        offset += len(nodes)
+    start = torch.stack(parts.pop("start")).sum(0).to(forests[0]["start"].dtype)
+    return {name: torch.cat(some, 1 if name == "roots" else 0) for name, some in parts.items()} | {"start": start}
 
 
 class _Tables:

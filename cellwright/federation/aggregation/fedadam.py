@@ -1,0 +1,39 @@
+"""FedAdam: the coordinator takes Adam's step along the averaged update, as if that were a gradient.
+
+    d = mean update;  m <- b1 m + (1 - b1) d;  v <- b2 v + (1 - b2) d²;  w <- w + lr' m / (sqrt(v) + tau)
+    lr' = lr sqrt(1 - b2^(r+1)) / (1 - b1^(r+1)),  r the round, from 1
+
+Reddi et al., Adaptive federated optimization, ICLR 2021. Aggregated by Flower, which corrects the first rounds' bias as Adam does
+(the paper does not) with an exponent one higher than the round. m and v last over rounds and are part of a checkpoint.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cellwright.federation.aggregation import _contract
+from cellwright.federation.aggregation._contract import FlowerRule, dataclass, option
+
+
+@dataclass(frozen=True)
+class Options(_contract.Options):
+    """Options of FedAdam."""
+
+    learning_rate: float = option(0.01, "the coordinator's", low=1e-6, high=10.0)
+    beta_1: float = option(0.9, "share of the mean update that is kept from round to round", low=0.0, high=0.999)
+    beta_2: float = option(0.99, "share of its square that is kept", low=0.0, high=0.9999)
+    tau: float = option(1e-3, "added to the root, so that small updates stay small", low=1e-9)
+
+
+class Rule(FlowerRule):
+    """Flower's FedAdam."""
+
+    title = "FedAdam"
+    paper = "Reddi et al., Adaptive federated optimization, ICLR 2021"
+    strategy = "FedAdam"
+    adaptive = True
+    keeps = ("m_t", "v_t")
+
+    def arguments(self, owners: int) -> dict[str, Any]:
+        o = self.options
+        return {"eta": o.learning_rate, "beta_1": o.beta_1, "beta_2": o.beta_2, "tau": o.tau}

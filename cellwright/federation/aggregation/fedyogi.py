@@ -1,0 +1,38 @@
+"""FedYogi: FedAdam whose second moment grows and shrinks by steps no larger than the update's square.
+
+    d = mean update;  m <- b1 m + (1 - b1) d;  v <- v - (1 - b2) d² sign(v - d²);  w <- w + lr m / (sqrt(v) + tau)
+
+Reddi et al., Adaptive federated optimization, ICLR 2021. Aggregated by Flower, without correction of the first rounds' bias.
+m and v last over rounds and are part of a checkpoint.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cellwright.federation.aggregation import _contract
+from cellwright.federation.aggregation._contract import FlowerRule, dataclass, option
+
+
+@dataclass(frozen=True)
+class Options(_contract.Options):
+    """Options of FedYogi."""
+
+    learning_rate: float = option(0.01, "the coordinator's", low=1e-6, high=10.0)
+    beta_1: float = option(0.9, "share of the mean update that is kept from round to round", low=0.0, high=0.999)
+    beta_2: float = option(0.99, "how little the second moment moves in a round", low=0.0, high=0.9999)
+    tau: float = option(1e-3, "added to the root, so that small updates stay small", low=1e-9)
+
+
+class Rule(FlowerRule):
+    """Flower's FedYogi."""
+
+    title = "FedYogi"
+    paper = "Reddi et al., Adaptive federated optimization, ICLR 2021"
+    strategy = "FedYogi"
+    adaptive = True
+    keeps = ("m_t", "v_t")
+
+    def arguments(self, owners: int) -> dict[str, Any]:
+        o = self.options
+        return {"eta": o.learning_rate, "beta_1": o.beta_1, "beta_2": o.beta_2, "tau": o.tau}
