@@ -6,7 +6,8 @@ import numpy as np
 
 from cellwright.federation.compression import _contract
 from cellwright.federation.compression._checks import finite, of_form, same_names
-from cellwright.federation.compression._contract import Arrays, Encoded, dataclass
+from cellwright.federation.compression._contract import Encoded, dataclass
+from cellwright.federation.contract import Arrays
 
 _LARGEST = float(np.finfo(np.float16).max)  # 65504
 

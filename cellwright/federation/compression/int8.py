@@ -14,7 +14,8 @@ import numpy as np
 from cellwright.errors import FederationError
 from cellwright.federation.compression import _contract
 from cellwright.federation.compression._checks import finite, of_form, same_names
-from cellwright.federation.compression._contract import Arrays, Encoded, dataclass, option
+from cellwright.federation.compression._contract import Encoded, dataclass, option
+from cellwright.federation.contract import Arrays
 
 _VALUES, _SCALES = "q/", "scales"
 _LEVELS = 127

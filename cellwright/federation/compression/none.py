@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cellwright.federation.compression import _contract
 from cellwright.federation.compression._checks import of_form, same_names
-from cellwright.federation.compression._contract import Arrays, Encoded, dataclass
+from cellwright.federation.compression._contract import Encoded, dataclass
+from cellwright.federation.contract import Arrays
 
 
 @dataclass(frozen=True)
