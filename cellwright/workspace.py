@@ -147,6 +147,11 @@ class Workspace:
         return f"sqlite:///{self.state / 'optuna.db'}"
 
     @property
+    def federation_uri(self) -> str:
+        """The FMLMS's database where the parameters name none."""
+        return f"sqlite:///{self.state / 'federation.db'}"
+
+    @property
     def keys(self) -> Path:
         """Folder of the Ed25519 signing key and the public keys that are trusted."""
         return self.state / "keys"

@@ -19,6 +19,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")]
 TaskType = Literal["regression", "classification"]
 Priority = Literal["high", "medium", "low"]
 Status = Literal["queued", "running", "preempted", "finished", "failed", "cancelled"]
+Operation = Literal["train", "aggregate", "read_metadata", "audit"]
 
 
 class Capacity(Spec):
@@ -57,6 +58,7 @@ class ServiceRequest(Spec):
     data: DataNeeds
     per_node: Capacity = Capacity()  # what each data owner must have free
     owners: tuple[Name, ...] = ()  # asked for by name; empty: any that are fit
+    exclusive: bool = False  # no other request on its owners while it runs
     least_owners: Count = 2
     params: dict[str, Any] = Field(default_factory=dict)  # sections of params.yaml laid over the operator's
 
@@ -110,7 +112,7 @@ class NodeStatus(Spec):
 
     node: Name
     alive: bool = True
-    free: Capacity = Capacity()
+    free: Capacity = Capacity()  # for the FMLMS's tasks, those that run included: its capacity less what others use
     reliability: Annotated[float, Field(ge=0, le=1)] = 1.0  # share of its messages that were in order and in time, ageing
     rounds: Annotated[int, Field(ge=0)] = 0
     contribution: float = 0.0
@@ -147,3 +149,75 @@ class Choice(Spec):
     chosen: bool
     score: float
     reasons: tuple[str, ...]
+
+
+class Holding(Spec):
+    """What a node says of its data, so that the right owners can be found (10.4): the characteristic, never a value."""
+
+    node: Name
+    dataset: str
+    targets: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    cadence_s: Positive | None = None
+    windows: Annotated[int, Field(ge=0)] = 0  # it could train on
+
+
+class TaskProperties(Spec):
+    """System properties of a task: its type and priority (8.1.1), the resources it needs (8.1.2)."""
+
+    request: str
+    task: TaskType
+    priority: Priority
+    importance: int
+    class_: str = Field(alias="class")
+    delay_bound_s: float | None
+    owners: Count  # that `total` is for
+    per_node: Capacity
+    total: Capacity
+
+    model_config = Spec.model_config | {"populate_by_name": True}
+
+
+class Grant(Spec):
+    """What a node may do for a request, by the security rules (8.2)."""
+
+    node: Name
+    request: str
+    role: Role
+    operations: tuple[Operation, ...]
+
+
+class Training(Spec):
+    """How a request is trained; what the FMLMS decided, as the nodes must know it (9.1–9.3, 10.5)."""
+
+    task: dict[str, Any] = Field(default_factory=dict)  # contract.Task
+    algorithm: dict[str, Any] = Field(default_factory=dict)  # network, hyper-parameters
+    aggregation: dict[str, Any] = Field(default_factory=dict)  # rule, its options, timing, rounds
+    privacy: dict[str, Any] = Field(default_factory=dict)  # mechanism -> its options
+    channel: dict[str, Any] = Field(default_factory=dict)  # encryption, signatures, compression
+
+
+class ModelFile(Spec):
+    """A model as the FMLMS keeps it: the initial one for nodes, the trained one for the client (9.1)."""
+
+    request: str
+    kind: Literal["initial", "trained"]
+    media_type: str
+    sha256: str
+    model_bytes: int
+
+
+class Plan(Spec):
+    """All that one node must know for one request (interface 2, downwards; I.3, step 3)."""
+
+    node: Name
+    request: str
+    role: Role
+    operations: tuple[Operation, ...]
+    task: TaskProperties
+    properties: NodeProperties
+    topology: Topology
+    parent: Name | None  # where its updates go; None: it is the coordinator, or the auditor
+    children: tuple[Name, ...]
+    training: Training
+    initial_model: ModelFile | None
