@@ -146,6 +146,7 @@ class Local:
     gradient_clip: float | None = 1.0
     proximal: float = 0.0  # FedProx: weight of half the squared distance to the global weights
     private: tuple[str, ...] = ()  # prefixes of parameters that never leave the owner ("blocks.head")
+    frozen: tuple[str, ...] = ()  # prefixes of parameters that stay as they were sent (federated transfer learning, at first)
     dp_sgd: DpSgd | None = None
 
 

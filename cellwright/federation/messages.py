@@ -60,11 +60,11 @@ def instruction_of(parcel: Parcel) -> Instruction:
     try:
         local = json.loads(str(parcel.values["local"]))
         dp = local.pop("dp_sgd")
-        private = tuple(local.pop("private"))
+        private, frozen = tuple(local.pop("private")), tuple(local.pop("frozen", ()))
         return Instruction(
             round=int(parcel.values["round"]),
             arrays=under(parcel, WEIGHTS),
-            local=Local(**local, private=private, dp_sgd=DpSgd(**dp) if dp else None),
+            local=Local(**local, private=private, frozen=frozen, dp_sgd=DpSgd(**dp) if dp else None),
             extra=under(parcel, EXTRA),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -112,6 +112,11 @@ def update_of(parcel: Parcel, delta: Arrays) -> Update:
 def evaluate(arrays: Arrays, span: str, round_: int) -> Parcel:
     """Ask an owner how good weights are on its validation or test span."""
     return Parcel(arrays=prefixed(arrays, WEIGHTS), values={"span": span, "round": round_})
+
+
+def stage(message: Mapping[str, bytes], round_: int) -> Parcel:
+    """What one stage of a sealed sum asks of an owner, and what it answers: parcels of kind "stage_<name>", either way."""
+    return Parcel(blobs=dict(message), values={"round": round_})
 
 
 def evaluated(evaluation: Evaluation, usage: Usage) -> Parcel:

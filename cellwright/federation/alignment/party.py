@@ -1,0 +1,404 @@
+"""A party of vertical federated learning: a Node with features of its own, and, at the active party, the targets.
+
+Kinds it answers, beside those of `psi`:
+
+    vertical_deploy   the settings; says its cadence, its clock and whether it is active
+    vertical_begin    fit scalers on the training span, draw fresh weights; says how many windows each span has, and its width
+    vertical_step     passive: take the last batch's gradient, send the next batch's embedding
+    vertical_learn    active: take all embeddings of a batch, train, send the gradient of each
+    vertical_embed    passive: embeddings of some windows of a span, for an evaluation
+    vertical_score    active: sums of errors over those windows
+    vertical_keep     keep the present weights under an epoch, and as the best if they are
+    vertical_back     go back to the weights of an epoch, or to the best
+
+Raw telemetry, scaled telemetry, targets, weights and names of features never leave. Which windows a batch holds follows from (seed,
+epoch, step), so no index travels. All memory is in the node's state, and what is kept also in `folder`: a party that was killed
+comes back with the weights of the last epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from cellwright.data.calendar import NAMES
+from cellwright.data.scaler import fit_scaler
+from cellwright.data.windows import Windows
+from cellwright.errors import FederationError, Refused, UnknownName
+from cellwright.federation.alignment import keeping, psi
+from cellwright.federation.alignment.rows import SPANS, Cut, Rows, cut, ids, rows_of, rows_until
+from cellwright.federation.alignment.vertical_spec import Vertical
+from cellwright.federation.contract import Arrays, NodeState, Parcel
+from cellwright.panel import Panel
+from models._contract import Problem
+
+if TYPE_CHECKING:
+    from cellwright.federation.alignment.halves import Half
+
+MOST_WINDOWS = 1 << 16  # of one message
+SETTINGS = "vertical/settings"
+PENDING = "vertical/pending"  # epoch and step whose gradient is still to come
+
+
+class VerticalParty:
+    """Holds a panel; active if it names targets. `features`: what its half sees besides; by default all that the panel has.
+
+    `folder`: where kept weights lie, beside the node's state. `noise_seed`: of the noise on embeddings; by default it is drawn
+    from the system, since noise that can be computed again can be taken off again.
+
+    Raises:
+        UnknownName: a feature or target that the panel lacks.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        panel: Panel,
+        *,
+        targets: Sequence[str] = (),
+        features: Sequence[str] | None = None,
+        folder: Path | None = None,
+        noise_seed: int | None = None,
+    ) -> None:
+        self.name, self.panel, self.targets, self.folder = name, panel, tuple(targets), folder
+        has = [f.name for f in panel.schema.features]
+        wanted = (*self.targets, *(has if features is None else features))
+        for feature in wanted:
+            if feature not in has:
+                raise UnknownName(f"feature of party '{name}'", feature, has)
+        self.features = tuple(dict.fromkeys(wanted))
+        self._noise = np.random.default_rng(secrets.randbits(128) if noise_seed is None else noise_seed)
+        self._made: tuple[str, Windows, Rows] | None = None  # by settings: nothing here must outlive the process
+        self._order: tuple[tuple[int, int, int], np.ndarray] | None = None
+        self._half: tuple[tuple[object, ...], Half, Cut, Rows] | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether it holds the targets."""
+        return bool(self.targets)
+
+    def answer(self, kind: str, parcel: Parcel, state: NodeState) -> Parcel:
+        """Answer one message. See the module.
+
+        Raises:
+            Refused: a message that breaks the protocol.
+            FederationError, DataError: its data do not fit the settings.
+        """
+        if kind == "vertical_deploy":
+            return self._deploy(parcel, state)
+        settings = self._settings(state)
+        if kind in psi.KINDS:
+            return psi.answer(kind, parcel, state, lambda: self._ids(settings))
+        answers: dict[str, Callable[[Vertical, Parcel, NodeState], Parcel]] = {
+            "vertical_begin": self._begin,
+            "vertical_step": self._step,
+            "vertical_learn": self._learn,
+            "vertical_embed": self._embed,
+            "vertical_score": self._score,
+            "vertical_keep": self._keep,
+            "vertical_back": self._back,
+        }
+        if kind not in answers:
+            raise Refused(f"a party of vertical learning answers {', '.join((*answers, *psi.KINDS))}; found '{kind}'")
+        if self.active and kind in ("vertical_step", "vertical_embed"):
+            raise Refused(f"party '{self.name}' holds the targets; '{kind}' is for passive parties")
+        if not self.active and kind in ("vertical_learn", "vertical_score"):
+            raise Refused(f"party '{self.name}' holds no targets; '{kind}' is for the active party")
+        return answers[kind](settings, parcel, state)
+
+    # ---- settings and rows
+
+    def _deploy(self, parcel: Parcel, state: NodeState) -> Parcel:
+        try:
+            settings = Vertical.model_validate_json(str(parcel.values["settings"]))
+        except (KeyError, ValueError) as error:
+            raise Refused(f"the message deploys no settings that can be read ({error}); all must run the same version") from None
+        self._windows(settings)
+        state.blobs[SETTINGS] = settings.model_dump_json().encode()
+        schema = self.panel.schema
+        return Parcel(values={"cadence_s": schema.cadence_s, "clock": schema.clock, "active": self.active})
+
+    def _settings(self, state: NodeState) -> Vertical:
+        if SETTINGS not in state.blobs:
+            raise Refused(f"party '{self.name}' was not told the settings yet; send 'vertical_deploy' first")
+        return Vertical.model_validate_json(state.blobs[SETTINGS])
+
+    def _windows(self, settings: Vertical) -> tuple[Windows, Rows]:
+        key = settings.model_dump_json()
+        if self._made is None or self._made[0] != key:
+            windows = Windows(self.panel, self._problem(settings))
+            self._made = key, windows, rows_of(windows, settings.align)
+        return self._made[1], self._made[2]
+
+    def _ids(self, settings: Vertical) -> list[bytes]:
+        windows, rows = self._windows(settings)
+        return ids(rows, windows, settings.align)
+
+    def _problem(self, settings: Vertical) -> Problem:
+        """A passive party forecasts nothing: its first feature stands where a target must."""
+        schema = self.panel.schema
+        alone = settings.align == "site_time" or len(schema.sites) == 1
+        nodes = 1 if alone else len(schema.sites)
+        return Problem(
+            history=settings.history,
+            horizon=settings.horizon,
+            cadence_s=schema.cadence_s,
+            inputs="site" if alone else "all",
+            nodes=nodes,
+            outputs=nodes,
+            features=self.features,
+            targets=self.targets or self.features[:1],
+            known=NAMES if settings.calendar and self.active else (),
+            season=max(1, round(86_400 / schema.cadence_s)),
+        )
+
+    # ---- training
+
+    def _begin(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
+        run = _run(parcel)
+        state.blobs.pop(PENDING, None)
+        others = {n.removeprefix("width/"): int(v) for n, v in parcel.values.items() if n.startswith("width/")}
+        state.blobs[f"vertical/{run}/begun"] = json.dumps({"others": others, "aligned": bool(parcel.values["aligned"])}).encode()
+        half, spans, _ = self._at_work(settings, run, state)
+        keeping.put(state, run, "now", _fresh(half, settings))
+        return Parcel(values={"width": half.width, **{name: len(spans.span(name)) for name in SPANS}})
+
+    def _at_work(self, settings: Vertical, run: str, state: NodeState) -> tuple[Half, Cut, Rows]:
+        """The half (its weights may be anybody's), the spans and the aligned rows."""
+        if f"vertical/{run}/begun" not in state.blobs:
+            raise Refused(f"party '{self.name}' has not begun run '{run}'; send 'vertical_begin' first")
+        begun = json.loads(state.blobs[f"vertical/{run}/begun"])
+        windows, rows = self._windows(settings)
+        member = psi.members(state) if begun["aligned"] else np.arange(len(rows))
+        key = settings.model_dump_json(), json.dumps(begun), member.tobytes()
+        if self._half is None or self._half[0] != key:
+            own = rows.some(member)
+            spans = cut(own, train=settings.train, validation=settings.validation, reach_ms=self._reach_ms(settings))
+            self._half = key, self._new_half(settings, windows, spans, begun["others"] if self.active else None), spans, own
+        return self._half[1:]
+
+    def _new_half(self, settings: Vertical, windows: Windows, spans: Cut, others: dict[str, int] | None) -> Half:
+        from cellwright.federation.alignment.halves import Half
+        from cellwright.training.batches import derived_seed
+
+        until = rows_until(windows, spans.train_until_ms)
+        scaler = fit_scaler(self.panel, windows.problem, settings.scaler, until, settings.clip)
+        seed = derived_seed(settings.seed, *self.name.encode())
+        return Half(
+            _about(settings, windows.problem, passive=not self.active, sites=self.panel.schema.sites), scaler, seed, others
+        )
+
+    def _reach_ms(self, settings: Vertical) -> int:
+        return round(settings.horizon * self.panel.schema.cadence_s * 1000)
+
+    def _index(self, settings: Vertical, spans: Cut, epoch: int, step: int) -> np.ndarray:
+        """Positions of a training batch, the same at every party."""
+        key = settings.seed, epoch, len(spans.train)
+        if self._order is None or self._order[0] != key:
+            from cellwright.training.batches import derived_seed
+
+            order = np.random.default_rng(derived_seed(settings.seed, 1, epoch)).permutation(len(spans.train))
+            self._order = key, order
+        found = spans.train[self._order[1][step * settings.batch : (step + 1) * settings.batch]]
+        if not len(found):
+            raise Refused(f"epoch {epoch} has no step {step}: its {len(spans.train)} windows make fewer batches")
+        return cast(np.ndarray, found)
+
+    def _step(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
+        from cellwright.federation.alignment.halves import Trained
+
+        run = _run(parcel)
+        half, spans, rows = self._at_work(settings, run, state)
+        trained = Trained(half, keeping.get(state, run, "now"), weight_decay=settings.weight_decay)
+        if "gradient" in parcel.arrays:
+            self._descend(settings, parcel, state, trained, spans, rows)
+            keeping.put(state, run, "now", trained.arrays())
+        if "step" not in parcel.values:
+            return Parcel()
+        epoch, step = int(parcel.values["epoch"]), int(parcel.values["step"])
+        state.blobs[PENDING] = json.dumps([epoch, step]).encode()
+        h = self._embedding(settings, half, rows, self._index(settings, spans, epoch, step), (epoch, step), train=True)
+        return Parcel(arrays={"h": h})
+
+    def _descend(self, settings: Vertical, parcel: Parcel, state: NodeState, trained: Any, spans: Cut, rows: Rows) -> None:
+        """The embedding once more, this time with what its gradient needs, and a step along it."""
+        import torch
+
+        pending = state.blobs.pop(PENDING, None)
+        if pending is None:
+            raise Refused(f"party '{self.name}' was sent a gradient, but no embedding of its awaits one")
+        epoch, step = json.loads(pending)
+        index = self._index(settings, spans, epoch, step)
+        gradient = checked(parcel.arrays["gradient"], (len(index), trained.half.width), "the gradient of its embedding")
+        trained.half.train()
+        batch, _, _ = self._batch(settings, trained.half, rows, index)
+        torch.autograd.backward(trained.half.embed(batch, epoch, step)["h"], torch.from_numpy(gradient))
+        trained.step(float(parcel.values["learning_rate"]), settings.gradient_clip)
+
+    def _learn(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
+        import torch
+
+        from cellwright.federation.alignment.halves import Trained, loss_of
+
+        run, epoch, step = _run(parcel), int(parcel.values["epoch"]), int(parcel.values["step"])
+        half, spans, rows = self._at_work(settings, run, state)
+        trained = Trained(half, keeping.get(state, run, "now"), weight_decay=settings.weight_decay)
+        index = self._index(settings, spans, epoch, step)
+        others = {name: torch.from_numpy(h).requires_grad_() for name, h in _embeddings(parcel, half, len(index)).items()}
+        half.train()
+        batch, _, _ = self._batch(settings, half, rows, index)
+        total, count = loss_of(settings.loss, half.forecast(half.embed(batch, epoch, step), others), batch)
+        if count:
+            (total / count).backward()  # type: ignore[no-untyped-call]
+            trained.step(float(parcel.values["learning_rate"]), settings.gradient_clip)
+            keeping.put(state, run, "now", trained.arrays())
+        gradients = {n: np.zeros(h.shape, np.float32) if h.grad is None else h.grad.numpy() for n, h in others.items()}
+        return Parcel(
+            arrays={f"gradient/{name}": g for name, g in gradients.items()},
+            values={"loss": float(total.detach()), "count": int(count)},
+        )
+
+    # ---- evaluation
+
+    def _embed(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
+        run = _run(parcel)
+        half, spans, rows = self._at_work(settings, run, state)
+        _load(half, keeping.get(state, run, "now"))
+        return Parcel(arrays={"h": self._embedding(settings, half, rows, _window_index(parcel, spans), (0, 0), train=False)})
+
+    def _score(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
+        import torch
+
+        from cellwright.federation.alignment.halves import errors_of, loss_of
+
+        run = _run(parcel)
+        half, spans, rows = self._at_work(settings, run, state)
+        _load(half, keeping.get(state, run, "now"))
+        half.eval()
+        index = _window_index(parcel, spans)
+        others = {name: torch.from_numpy(h) for name, h in _embeddings(parcel, half, len(index)).items()}
+        with torch.no_grad():
+            batch, raw, site = self._batch(settings, half, rows, index)
+            forecast = half.forecast(half.embed(batch, 0, 0), others)
+            absolute, squared, count = errors_of(half, forecast, raw, site)
+            loss, _ = loss_of(settings.loss, forecast, batch)
+        return Parcel(values={"absolute": absolute, "squared": squared, "count": count, "loss": float(loss)})
+
+    def _batch(self, settings: Vertical, half: Half, rows: Rows, index: np.ndarray) -> tuple[Any, Any, Any]:
+        some = rows.some(index)
+        raw = self._windows(settings)[0].raw(some.origins, some.sites)
+        batch, site = half.batch(raw, some.sites)
+        return batch, raw, site
+
+    def _embedding(
+        self, settings: Vertical, half: Half, rows: Rows, index: np.ndarray, moment: tuple[int, int], *, train: bool
+    ) -> np.ndarray:
+        """(batch, width) float32 as it leaves: clipped and noisy, where that is asked for."""
+        import torch
+
+        half.train(train)
+        with torch.no_grad():
+            batch, _, _ = self._batch(settings, half, rows, index)
+            h: np.ndarray = half.embed(batch, *moment)["h"].numpy()
+        if settings.embedding_noise and settings.embedding_clip is not None:
+            deviation = settings.embedding_noise * settings.embedding_clip
+            h = (h + self._noise.normal(0.0, deviation, h.shape)).astype(np.float32)
+        return np.ascontiguousarray(h)
+
+    # ---- what is kept
+
+    def _keep(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
+        run, epoch = _run(parcel), int(parcel.values["epoch"])
+        now = keeping.get(state, run, "now")
+        keeping.keep(state, self.folder, run, f"epoch-{epoch % 2}", epoch, now)
+        if parcel.values["best"]:
+            keeping.keep(state, self.folder, run, "best", epoch, now)
+        return Parcel()
+
+    def _back(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
+        run, epoch = _run(parcel), int(parcel.values["epoch"])
+        slot = "best" if parcel.values["best"] else f"epoch-{epoch % 2}"
+        state.blobs.pop(PENDING, None)
+        keeping.put(state, run, "now", keeping.kept(state, self.folder, run, slot, epoch, self.name))
+        return Parcel()
+
+
+def checked(array: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """A float32 array of this shape whose numbers are finite.
+
+    Raises:
+        Refused: it is something else.
+    """
+    if array.shape != shape or array.dtype != np.float32:
+        raise Refused(
+            f"{what} must be float32 {shape}, found {array.dtype} {array.shape}; both parties must be deployed with the same options"
+        )
+    if not np.isfinite(array).all():
+        raise Refused(f"{what} holds values that are not finite; lower learning_rate or set gradient_clip")
+    return array
+
+
+def _embeddings(parcel: Parcel, half: Half, count: int) -> Arrays:
+    """The other parties' embeddings, each of the width it was deployed with."""
+    widths = half.others or {}
+    found = {name.removeprefix("h/"): array for name, array in parcel.arrays.items()}
+    if set(found) != set(widths):
+        raise Refused(
+            f"embeddings of {', '.join(sorted(widths)) or 'nobody'} were expected, found {', '.join(sorted(found)) or 'none'}"
+        )
+    return {name: checked(found[name], (count, width), f"the embedding of party '{name}'") for name, width in widths.items()}
+
+
+def _window_index(parcel: Parcel, spans: Cut) -> np.ndarray:
+    v = parcel.values
+    span, first, stop = str(v["span"]), int(v["first"]), int(v["stop"])
+    if span not in SPANS or not 0 <= first < stop <= len(spans.span(span)) or stop - first > MOST_WINDOWS:
+        raise Refused(f"windows {first} to {stop} of span '{span}' are none, or more than {MOST_WINDOWS} at once")
+    return spans.span(span)[first:stop]
+
+
+def _run(parcel: Parcel) -> str:
+    run = str(parcel.values.get("run", ""))
+    if run not in ("vertical", "alone"):
+        raise Refused(f"a run is called 'vertical' or 'alone', found '{run[:80]}'")
+    return run
+
+
+def _fresh(half: Half, settings: Vertical) -> Arrays:
+    from cellwright.federation.alignment.halves import Trained
+
+    return Trained(half, {}, weight_decay=settings.weight_decay).arrays()
+
+
+def _load(half: Half, arrays: Arrays) -> None:
+    from cellwright.federation.alignment.halves import Trained
+
+    Trained(half, arrays, weight_decay=0.0)
+
+
+def _about(settings: Vertical, problem: Problem, *, passive: bool, sites: tuple[str, ...]) -> dict[str, Any]:
+    """What a forecaster says of itself, for the network of one half; a passive one corrects nothing."""
+    from dataclasses import asdict, fields
+
+    from cellwright.training.candidates import module_of, parse_options
+    from cellwright.training.own_model import is_foreign, is_own
+
+    if is_own(settings.model) or is_foreign(settings.model):
+        raise FederationError(f"federation.vertical.model must be a network of the zoo, found '{settings.model}'")
+    module = module_of(settings.model)
+    residual = {"residual": "none"} if passive and "residual" in {f.name for f in fields(module.Options)} else {}
+    options = parse_options(module.Options, {**settings.options, **residual}, settings.model, where="federation.vertical.options")
+    return {
+        "model": settings.model,
+        "options": asdict(options),
+        "problem": json.loads(json.dumps(asdict(problem))),
+        "scaler": settings.scaler,
+        "clip": settings.clip,
+        "sites": list(sites),
+        "embedding_clip": settings.embedding_clip,
+    }
