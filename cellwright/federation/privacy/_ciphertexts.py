@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 DEGREE, PRIME_BITS, SCALE_BITS = 8192, (60, 40, 60), 60
 SLOTS = DEGREE // 2  # values a ciphertext
+TOTAL_BITS = 46  # of a sum in steps of the grid: where float64, which CKKS encodes from and decodes to, is still exact enough
 MOST_BYTES = 300_000  # of one ciphertext; it has 2 polynomials of 8192 coefficients, 100 bits each
 _OFF_GRID = 0.25  # of a step; CKKS's error is below an eighth
 

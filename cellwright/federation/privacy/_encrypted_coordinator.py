@@ -23,7 +23,7 @@ class Coordinator(CoordinatorSide):
     """Hands the key's envelopes on, adds ciphertexts, takes the decrypted sum that most owners agree on."""
 
     def __init__(self, owners: tuple[str, ...], options: Options, seed: int) -> None:
-        options.grid.check(len(owners), options.total_bits)
+        options.grid.check(len(owners), _ciphertexts.TOTAL_BITS)
         self.options = options
         self.owners = owners
         self.left_out: dict[str, str] = {}  # owner -> why, in words
@@ -31,6 +31,7 @@ class Coordinator(CoordinatorSide):
         self._seed = seed
         self._nonce = os.urandom(NONCE_BYTES)
         self._roster: dict[str, dict[str, bytes]] = {}
+        self._asked: list[str] = []  # to deal
         self._dealer = ""
         self._dealt: Message = {}
         self._length = 0
@@ -38,13 +39,14 @@ class Coordinator(CoordinatorSide):
         self._total: np.ndarray | None = None
 
     def ask(self, stage: str, owners: tuple[str, ...]) -> dict[str, dict[str, bytes]]:
-        """What each owner is asked; "deal" is asked of a few."""
+        """What each owner is asked; "deal" holds the roster for the dealers, and nothing for those who are only asked to stay."""
         if stage == "advertise":
             return {owner: {"nonce": self._nonce} for owner in owners}
         present = [owner for owner in owners if owner in self._roster]
         roster = packed({owner: packed(entry) for owner, entry in self._roster.items()})
         if stage == "deal":
-            return {owner: {"roster": roster} for owner in self._dealers(present)}
+            self._asked = self._dealers(present)
+            return {owner: {"roster": roster} if owner in self._asked else {} for owner in present}
         if stage == "accept":
             return {owner: {"roster": roster, **self._key_for(owner)} for owner in present}
         size = {"length": self._length.to_bytes(8), "owners": len(self.summed).to_bytes(8)}
@@ -85,11 +87,12 @@ class Coordinator(CoordinatorSide):
 
     def _take_key(self, replies: Mapping[str, Message]) -> None:
         """The first dealer, by name, that dealt to everybody."""
-        for owner, reply in sorted(replies.items()):
+        for owner in self._asked:
+            reply = replies.get(owner, {})
             if set(reply) == {"envelope"} | {f"to/{other}" for other in self._roster if other != owner}:
                 self._dealer, self._dealt = owner, reply
                 return
-            self.left_out[owner] = "did not deal its key to every other owner"
+            self.left_out[owner] = "did not deal a key to every other owner"
         raise FederationError("CKKS: none of the dealers answered; try the round again, or raise privacy_options.ckks.dealers")
 
     def _enough(self, found: int, what: str) -> None:

@@ -52,6 +52,8 @@ class Owner(OwnerSide):
         """
         if stage == "advertise":
             return self._advertise(message)
+        if stage == "deal" and "roster" not in message and self.phase == "advertise":
+            return {}  # others make the key
         if stage == "deal":
             self._enter("deal", after=("advertise",))
             return self._deal(message)
@@ -134,7 +136,7 @@ class Owner(OwnerSide):
                 check_keys(PURPOSE + self._nonce, owner, keys, signature, self.verify)
         if len(advertised) < self.options.least:
             raise Refused(f"{len(advertised)} owners in the roster, at least {self.options.least} are needed")
-        self.options.grid.check(len(advertised), self.options.total_bits)
+        self.options.grid.check(len(advertised), _ciphertexts.TOTAL_BITS)
         return {owner: keys for owner, (keys, _) in advertised.items()}
 
     def _with(self, other: str) -> bytes:

@@ -10,7 +10,7 @@ which is above 128 bits of security by the table of homomorphicencryption.org (a
     decrypt     the encrypted sum goes to all owners, who decrypt it; the coordinator takes what most of them say
 
 Values are rounded to a grid of 2^−fraction_bits before encryption, and the decrypted sum is rounded to it again: CKKS's own error
-(below 2^−27 where ±range times the owners is within 2^26) is far from half a step, so that the sum is exactly that of the owners'
+(below an eighth of a step, while sums stay within 2^46 steps) never reaches half a step, so that the sum is exactly that of the owners'
 rounded vectors, at most owners · 2^−(fraction_bits+1) off the true one. The same updates give the same model, and the published sum
 holds no trace of the key's noise (Li and Micciancio, EUROCRYPT 2021). A sum that lies off the grid is refused, not published.
 
@@ -32,18 +32,13 @@ class Options(_contract.Options):
 
     least: int = option(2, "fewest owners in a sum", low=2)
     dealers: int = option(3, "owners that make a key at once; the round survives the loss of all but one of them", low=1)
-    range: float = option(2.0**18, "largest value of a vector, either sign", low=1e-6, high=2.0**24)
-    fraction_bits: int = option(24, "values are multiples of 2^-fraction_bits", low=1, high=24)
+    range: float = option(2.0**18, "largest value of a vector, either sign", low=1e-6, high=2.0**40)
+    fraction_bits: int = option(18, "values are multiples of 2^-fraction_bits", low=1, high=30)
 
     @property
     def grid(self) -> Grid:
         """The values that can be sealed."""
         return Grid(self.range, self.fraction_bits)
-
-    @property
-    def total_bits(self) -> int:
-        """Size of the sums, in units of 2^-fraction_bits, up to which CKKS's error was bounded."""
-        return 26 + self.fraction_bits
 
 
 class Mechanism(_contract.Mechanism):

@@ -36,8 +36,8 @@ class Options(_contract.Options):
 
     threshold: float = option(2 / 3, "share of the owners that must stay to the end; above 1/2", low=0.05, high=1.0)
     least: int = option(2, "fewest owners in a sum", low=2)
-    range: float = option(2.0**20, "largest value of a vector, either sign", low=1e-6)
-    fraction_bits: int = option(32, "values are multiples of 2^-fraction_bits", low=1, high=52)
+    range: float = option(2.0**24, "largest value of a vector, either sign", low=1e-6)
+    fraction_bits: int = option(28, "values are multiples of 2^-fraction_bits", low=1, high=52)
 
     def __post_init__(self) -> None:
         super().__post_init__()
