@@ -190,7 +190,10 @@ class Federation(Section):
     audit: bool = Field(True, description="whether every message is signed, checked and logged")
     checkpoints: bool = Field(True, description="whether every round can be resumed from")
     contribution: bool = Field(True, description="whether each owner's contribution is measured at the end")
-    alone: bool = Field(True, description="whether `cellwright federate` also trains each owner alone, and all centrally")
+    compare: bool = Field(True, description="whether `cellwright federate` also trains each owner alone, and all centrally")
+    compare_budget_s: Positive = Field(
+        300, description="longest such a training takes, seconds; it stops earlier when it converges"
+    )
     share_scalers: bool = Field(
         True, description="whether each site's centre and scale may leave its owner, so that one forecaster can be published"
     )
