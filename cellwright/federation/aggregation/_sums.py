@@ -20,7 +20,7 @@ def moved(start: Arrays, updates: Sequence[Update], shares: np.ndarray) -> Array
     for update in updates:
         check(update, names, start)
     changed = {name: start[name] + weighted([u.delta[name] for u in updates], shares) for name in names}
-    return {name: changed.get(name, array).astype(array.dtype) for name, array in start.items()}
+    return {name: np.asarray(changed.get(name, array)).astype(array.dtype) for name, array in start.items()}
 
 
 def weighted(arrays: Sequence[np.ndarray], shares: np.ndarray) -> np.ndarray:

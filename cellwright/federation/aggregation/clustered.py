@@ -55,7 +55,10 @@ class Rule(_contract.Rule):
 
     def start_for(self, owner: str, current: Arrays) -> Arrays:
         """Its cluster's weights; the global ones for an owner not heard of yet."""
-        return self._models[self._cluster[owner]] if owner in self._cluster else current
+        if owner not in self._cluster:
+            return current
+        model = self._models[self._cluster[owner]]
+        return {name: model[name] for name in current}  # in the network's order, which a checkpoint does not keep
 
     def aggregate(self, current: Arrays, updates: Sequence[Update]) -> Arrays:
         self.checked(updates)

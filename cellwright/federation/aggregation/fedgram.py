@@ -42,11 +42,11 @@ class Rule(_contract.Rule):
         """The network that solves the sums.
 
         Raises:
-            FederationError: it is fitted by other means than sums.
+            FederationError: the task's network cannot be built, or is fitted by other means than sums.
         """
-        from cellwright.forecaster import network_of
+        from cellwright.federation.initial import network_of
 
-        network = network_of({"model": task.model, "options": task.options, "problem": task.problem})
+        network = network_of(task)
         if not network.additive:
             raise FederationError(f"FedGram solves summed statistics, which '{task.model}' does not have; use it with 'ridge'")
         self._network = network
@@ -69,4 +69,4 @@ class Rule(_contract.Rule):
         except (KeyError, ValueError, RuntimeError) as error:
             raise FederationError(f"the owners' sums cannot be solved: {error}") from error
         solved = self._network.state_dict()
-        return {name: solved[name].numpy().astype(array.dtype) if name in solved else array for name, array in current.items()}
+        return {name: solved[name].numpy().astype(array.dtype) for name, array in current.items()}

@@ -56,8 +56,9 @@ class Rule(_contract.Rule):
         return shares
 
     def aggregate(self, current: Arrays, updates: Sequence[Update]) -> Arrays:
-        for update in self.checked(updates):
-            self._of(update.owner)
+        self.checked(updates)
+        if not self._region:
+            raise FederationError("hierarchical aggregation needs regions; set federation.topology to 'hierarchy'")
         return moved(current, updates, self.weights(updates))
 
     def _of(self, owner: str) -> str:
@@ -68,7 +69,7 @@ class Rule(_contract.Rule):
         """
         if owner not in self._region:
             raise FederationError(
-                f"'{owner}' lies in no region of the topology ({', '.join(sorted(set(self._region.values()))) or 'it has none'}); "
-                "set federation.topology to 'hierarchy', or choose a rule without regions"
+                f"'{owner}' lies in no region of the topology ({', '.join(sorted(set(self._region.values())))}); regions can count alike "
+                "only where each update's is known"
             )
         return self._region[owner]

@@ -47,6 +47,7 @@ class Rule(_contract.Rule):
         super().__init__(options)
         self._sum: Arrays = {}  # of all owners' variates, float64; absent: 0
         self._owners: set[str] = set()  # heard of so far
+        self._sent: Arrays = {}  # what all owners are sent this round
 
     def local(self, local: Local, round_: int) -> Local:
         if self.options.optimizer != "sgd":
@@ -55,9 +56,12 @@ class Rule(_contract.Rule):
 
     def extra(self, owner: str, current: Arrays) -> Arrays:
         """The mean variate, 0 where nothing is known of it yet."""
-        owners = max(1, len(self._owners))
-        zero = np.zeros(())
-        return {SENT + n: np.broadcast_to(self._sum.get(n, zero) / owners, a.shape).astype(a.dtype) for n, a in current.items()}
+        self._sent = self._sent or {SENT + name: self._mean(name, array) for name, array in current.items()}
+        return self._sent
+
+    def _mean(self, name: str, like: np.ndarray) -> np.ndarray:
+        mean = self._sum.get(name, np.zeros(like.shape)) / max(1, len(self._owners))
+        return np.asarray(mean, like.dtype)
 
     def weights(self, updates: Sequence[Update]) -> np.ndarray:
         return np.full(len(updates), 1 / len(updates))
@@ -68,7 +72,8 @@ class Rule(_contract.Rule):
         for update, change in zip(updates, changes, strict=True):
             self._owners.add(update.owner)
             for name, array in change.items():
-                self._sum[name] = self._sum.get(name, 0.0) + array.astype(np.float64)
+                self._sum[name] = np.asarray(self._sum.get(name, 0.0) + array.astype(np.float64))
+        self._sent = {}
         return after
 
     def state(self) -> Arrays:
@@ -79,6 +84,7 @@ class Rule(_contract.Rule):
 
     def restore(self, state: Arrays) -> None:
         self._sum, self._owners = under(state, "sum/"), set(under(state, "owner/"))
+        self._sent = {}
 
 
 def _change(update: Update, current: Arrays) -> Arrays:
