@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import ServerApp
 
 from cellwright.errors import CellwrightError
-from cellwright.federation.contract import Node, NodeState, Parcel, Value
+from cellwright.federation.contract import Node, Parcel, Value
 from cellwright.federation.runtimes import wire
 from cellwright.federation.runtimes.channel import HELLO, FlowerChannel, kind_of
+from cellwright.federation.runtimes.memory import ContextMemory, Memory
 
 NodeFactory = Callable[[Any], Node]  # from Flower's Context: its node_config says whose node it is
 Main = Callable[[FlowerChannel, Mapping[str, Value]], None]
-
-
-class Memory(Protocol):
-    """Where a node keeps its state from one message to the next."""
-
-    def load(self, context: Any) -> NodeState: ...
-
-    def save(self, context: Any, state: NodeState) -> None: ...
-
-
-class ContextMemory:
-    """In Flower's own Context, which lives as long as the node's process."""
-
-    def load(self, context: Any) -> NodeState:
-        """What was saved last; empty at first."""
-        if not len(context.state):
-            return NodeState()
-        parcel = wire.unpack(context.state)
-        return NodeState(parcel.arrays, dict(parcel.blobs))
-
-    def save(self, context: Any, state: NodeState) -> None:
-        """Keep it until the next message."""
-        empty = not state.arrays and not state.blobs
-        context.state = RecordDict() if empty else wire.pack(Parcel(state.arrays, state.blobs))
 
 
 class NodeApp(ClientApp):

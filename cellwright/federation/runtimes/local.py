@@ -20,12 +20,13 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from cellwright.errors import UnknownName
+from cellwright.errors import FederationError, UnknownName
 from cellwright.federation.contract import Node, NodeState
 from cellwright.federation.management.records import Link
 from cellwright.federation.runtimes import wire
-from cellwright.federation.runtimes.apps import ContextMemory, client_app
+from cellwright.federation.runtimes.apps import client_app
 from cellwright.federation.runtimes.channel import HELLO, LEFT, FlowerChannel, message_type
+from cellwright.federation.runtimes.memory import ContextMemory
 
 RUN_ID, COORDINATOR_ID = 1, 1
 log = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ class VirtualClock:
 
     def wait(self, until: float, tickets: Sequence[str], least: int) -> bool:
         """Go to the moment at which `least` of the tickets have been answered, or to `until`; see `channel.Clock`."""
+        if least < 1:
+            return False
         coming = sorted(self._arrivals[t][0] for t in tickets if t in self._arrivals)
         enough = coming[least - 1] if least <= len(coming) else math.inf
         target = min(enough, until)
@@ -152,7 +155,7 @@ class LocalGrid(Grid):
         """Push messages and wait for their replies, `timeout` seconds at most."""
         tickets = list(self.push_messages(messages))
         end = math.inf if timeout is None else self.clock.now() + timeout
-        self.clock.wait(end, tickets, len(tickets))
+        self.clock.wait(end, tickets, len(tickets))  # no tickets: nothing to wait for
         return self.pull_messages(tickets)
 
     def fail(self, node: str, after_s: float = 0.0) -> None:
@@ -257,7 +260,13 @@ def open_channel(
         speeds: seconds a training step takes each; 0 where nothing is said.
         links: each node's link to its coordinator; none: a message takes no time.
         clock: "simulated": time is virtual; "wall": real, and speeds and links mean nothing.
+
+    Raises:
+        FederationError: a node goes by another name than it is given here.
     """
     by_name = dict(nodes)
+    for name, node in by_name.items():
+        if node.name != name:
+            raise FederationError(f"the node given as '{name}' calls itself '{node.name}'; give each under its own name")
     app = client_app(lambda context: by_name[str(context.node_config["name"])])
     return FlowerChannel(LocalGrid(app, by_name, speeds=speeds, links=links, clock=clock))

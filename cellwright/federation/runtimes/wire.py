@@ -44,6 +44,8 @@ class Packer:
         Raises:
             FederationError: it holds what cannot travel.
         """
+        if wide := [name for name, v in parcel.values.items() if isinstance(v, int) and not -(1 << 63) <= v < 1 << 64]:
+            raise FederationError(f"value '{wide[0]}' of a message must fit 64 bits, found {parcel.values[wide[0]]}")
         records = RecordDict()
         try:
             records[ARRAYS] = ArrayRecord()

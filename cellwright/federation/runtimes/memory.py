@@ -1,0 +1,86 @@
+"""Where a node keeps its state from one message to the next."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Protocol
+
+from flwr.app import RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as Stored
+from google.protobuf.message import DecodeError
+
+from cellwright.errors import FederationError
+from cellwright.federation.contract import NodeState, Parcel
+from cellwright.federation.runtimes import wire
+from cellwright.files import explained, write_bytes
+
+
+class Memory(Protocol):
+    """`context` is Flower's: of the run, and of the node."""
+
+    def load(self, context: Any) -> NodeState:
+        """What was saved last; empty at first."""
+        ...
+
+    def save(self, context: Any, state: NodeState) -> None:
+        """Keep it until the next message."""
+        ...
+
+
+class ContextMemory:
+    """In Flower's own Context, which lives as long as the node's process."""
+
+    def load(self, context: Any) -> NodeState:
+        """See Memory."""
+        return _state_of(context.state)
+
+    def save(self, context: Any, state: NodeState) -> None:
+        """See Memory."""
+        context.state = _records_of(state)
+
+
+class FolderMemory:
+    """In the node's own folder, one file a request: a SuperNode that is started again goes on with what it knew."""
+
+    def load(self, context: Any) -> NodeState:
+        """See Memory.
+
+        Raises:
+            FederationError: the file is damaged.
+        """
+        path = _file(context)
+        if not path.is_file():
+            return NodeState()
+        try:
+            return _state_of(recorddict_from_proto(Stored.FromString(path.read_bytes())))
+        except (DecodeError, FederationError) as error:
+            raise FederationError(
+                f"what this node remembered is damaged ({error}); remove {path}, and deploy the request again"
+            ) from error
+
+    def save(self, context: Any, state: NodeState) -> None:
+        """See Memory."""
+        path = _file(context)
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.parent.chmod(0o700)  # it may hold keys
+        write_bytes(path, recorddict_to_proto(_records_of(state)).SerializeToString())
+
+
+def _file(context: Any) -> Path:
+    """The file of a run's request: `request` may be any text, so its digest names the file."""
+    name = hashlib.sha256(str(context.run_config.get("request", "")).encode()).hexdigest()[:32]
+    return Path(str(context.node_config["memory"])) / f"{name}.state"
+
+
+def _records_of(state: NodeState) -> Any:
+    return wire.pack(Parcel(state.arrays, state.blobs)) if state.arrays or state.blobs else RecordDict()
+
+
+def _state_of(records: Any) -> NodeState:
+    if not len(records):
+        return NodeState()
+    parcel = wire.unpack(records)
+    return NodeState(parcel.arrays, dict(parcel.blobs))
