@@ -71,19 +71,9 @@ def request_row(connection: sa.Connection, request: str, client: str | None = No
 
 def submitted_of(row: sa.RowMapping) -> Submitted:
     """A request as it is followed."""
-    return Submitted(
-        id=row["id"],
-        client=row["client"],
-        request=ServiceRequest.model_validate_json(row["document"]),
-        status=row["status"],
-        submitted=_time(row["submitted_s"]),
-        started=_time(row["started_s"]) if row["started_s"] is not None else None,
-        ended=_time(row["ended_s"]) if row["ended_s"] is not None else None,
-        class_=row["class"],
-        rounds=row["rounds"],
-        reason=row["reason"],
-        run=row["run"],
-    )
+    same = {name: row[name] for name in ("id", "client", "status", "class", "rounds", "reason", "run")}
+    times = {name: _time(row[f"{name}_s"]) for name in ("submitted", "started", "ended")}
+    return Submitted.model_validate({**same, **times, "request": ServiceRequest.model_validate_json(row["document"])})
 
 
 def active(connection: sa.Connection) -> list[tuple[Submitted, tuple[str, ...]]]:
@@ -127,5 +117,5 @@ def _heard(status: NodeStatus, core: Core) -> NodeStatus:
     return status.model_copy(update={"alive": False, "reason": f"not heard of for {silent_s:.0f} s"})
 
 
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -32,7 +32,7 @@ def _safetensors(data: bytes) -> str:
     from safetensors import SafetensorError, deserialize
 
     try:
-        deserialize(data)
+        deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
         raise Refused(f"a model is delivered as safetensors or as a bundle, found neither ({error})") from None
     return SAFETENSORS

@@ -33,14 +33,23 @@ class Interface1(Core):
             Conflict: the client has an active request of that name, or another one has its owners to itself.
         """
         _sensible(request)
-        class_ = classify(request)
         with self.store.write() as connection:
             _no_conflict(request, client, [submitted for submitted, _nodes in active(connection)])
             row = {
-                "id": secrets.token_hex(8), "client": client, "name": request.name, "status": "queued", "submitted_s": self.now_s(), "rounds": 0,
-                "reason": "", "run": "", "document": request.model_dump_json(), "nodes": "[]", "training": "{}",
-            }  # fmt: skip
-            connection.execute(sa.insert(tables.requests).values({**row, "class": class_.name}))
+                "id": secrets.token_hex(8),
+                "client": client,
+                "name": request.name,
+                "status": "queued",
+                "class": classify(request).name,
+                "submitted_s": self.now_s(),
+                "rounds": 0,
+                "reason": "",
+                "run": "",
+                "document": request.model_dump_json(),
+                "nodes": "[]",
+                "training": "{}",
+            }
+            connection.execute(sa.insert(tables.requests).values(row))
             return _positioned(connection, str(row["id"]))
 
     def follow(self, request: str, client: str | None = None) -> Submitted:
@@ -127,16 +136,10 @@ class Interface1(Core):
 def task_properties(submitted: Submitted, owners: int) -> TaskProperties:
     """Task properties (8.1.1) and its resource capacities with so many owners (8.1.2)."""
     request = submitted.request
-    return TaskProperties(
-        request=submitted.id,
-        task=request.task,
-        priority=request.priority,
-        importance=request.importance,
-        class_=submitted.class_,
-        delay_bound_s=request.delay_bound_s,
-        owners=owners,
-        per_node=request.per_node,
-        total=times(request.per_node, owners),
+    same = request.model_dump(include={"task", "priority", "importance", "delay_bound_s", "per_node"})
+    total = times(request.per_node, owners)
+    return TaskProperties.model_validate(
+        {**same, "request": submitted.id, "class": submitted.class_, "owners": owners, "total": total}
     )
 
 

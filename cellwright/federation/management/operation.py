@@ -22,12 +22,12 @@ from cellwright.federation.management.core import (
     request_row,
     submitted_of,
 )
-from cellwright.federation.management.interface2 import all_holdings, grants, newest_topology
+from cellwright.federation.management.desk import Desk
 from cellwright.federation.management.links import Network
 from cellwright.federation.management.permissions import authorise, grant
+from cellwright.federation.management.plans import grants, newest_topology
 from cellwright.federation.management.reconstruction import rebuilt
 from cellwright.federation.management.records import (
-    Capacity,
     Choice,
     Grant,
     NodeProperties,
@@ -37,8 +37,8 @@ from cellwright.federation.management.records import (
     Topology,
 )
 from cellwright.federation.management.refusals import Conflict, NotAllowed
-from cellwright.federation.management.scheduling import Nodes, Preemption, Running, Scheduler, Start, reserved
-from cellwright.federation.management.selection import best, choose, names
+from cellwright.federation.management.scheduling import Preemption, Running, Start, reserved
+from cellwright.federation.management.selection import best
 from cellwright.federation.management.store import upsert
 from cellwright.federation.management.topology import hierarchy, members, star
 
@@ -60,7 +60,7 @@ class Operations(Core):
         with self.store.write() as connection:
             if only is not None and (again := _running(connection, only)):
                 return again
-            desk = _Desk(self, connection, any_data, most)
+            desk = Desk(self, connection, any_data, most)
             start = desk.next(only)
             desk.explain()
             if start is not None:
@@ -81,7 +81,7 @@ class Operations(Core):
     def should_preempt(self, request: str, round_: int) -> Preemption | None:
         """Whether a request pauses now that a round is done (8.5); if so, its nodes are free and it waits in the queue again."""
         with self.store.write() as connection:
-            found = _Desk(self, connection).scheduler.should_preempt(request, round_, self.clock())
+            found = Desk(self, connection).scheduler.should_preempt(request, round_, self.clock())
             if found:
                 change(connection, request, status="preempted", reason=found.words, nodes="[]", rounds=round_)
             return found
@@ -89,7 +89,7 @@ class Operations(Core):
     def queue(self) -> tuple[Submitted, ...]:
         """Requests that wait, in order."""
         with self.store.read() as connection:
-            return _Desk(self, connection).scheduler.queue()
+            return Desk(self, connection).scheduler.queue()
 
     def choices(self, request: str) -> tuple[Choice, ...]:
         """Why each node takes part in a request or not (8.2); as it was decided when it last started."""
@@ -222,64 +222,6 @@ class Operations(Core):
                 values = {"document": new.model_dump_json(), "granted_s": self.now_s(), "revoked_s": None, "reason": ""}
                 upsert(connection, tables.permissions, {"request": topology.request, "node": name}, values)
         _revoke(self, connection, topology.request, sorted(set(before) - set(roles)), f"left the topology: {topology.reason}")
-
-
-class _Desk:
-    """The scheduler over what the database holds now, and why requests could not be placed."""
-
-    def __init__(self, core: Core, connection: sa.Connection, any_data: bool = False, most: int | None = None) -> None:
-        self._core, self._connection, self._most = core, connection, most
-        self._nodes, self._statuses = all_nodes(connection), all_statuses(connection, core)
-        self._holdings = None if any_data else all_holdings(connection)
-        self.why: dict[str, str] = {}
-        self.choices: dict[str, tuple[Choice, ...]] = {}
-        self.scheduler = Scheduler({name: status.free for name, status in self._statuses.items()}, self._place)
-        for submitted, nodes in active(connection):
-            if submitted.status == "running":
-                self.scheduler.begin(submitted, nodes)
-            else:
-                self.scheduler.add(submitted)
-
-    def next(self, only: str | None) -> Start | None:
-        """The next to start, or `only`, with all that come first begun as far as they can be."""
-        while start := self.scheduler.next(self._core.clock()):
-            if only in (None, start.id):
-                return start
-            self.scheduler.begin(self.scheduler.waiting[start.id], start.nodes)
-        return None
-
-    def explain(self) -> None:
-        """Tell those that cannot start what they lack."""
-        for id_ in self.scheduler.waiting:
-            if id_ in self.why:
-                change(self._connection, id_, reason=self.why[id_])
-
-    def _place(self, submitted: Submitted, free: Mapping[str, Capacity]) -> Nodes | None:
-        statuses = {
-            name: status.model_copy(update={"free": free[name]}) for name, status in self._statuses.items() if name in free
-        }
-        try:
-            choices = choose(
-                submitted.request,
-                [node for node in self._nodes if node.name in free and node.name != self._spare(submitted)],
-                statuses,
-                rules=self._core.rules,
-                holdings=self._holdings,
-                weights=self._core.weights,
-                most=self._most,
-            )
-        except FederationError as error:
-            self.why[submitted.id] = str(error)
-            return None
-        self.why.pop(submitted.id, None)
-        self.choices[submitted.id] = choices
-        return names(choices)
-
-    def _spare(self, submitted: Submitted) -> str | None:
-        """The node that is kept out of the owners because nobody else could coordinate; None: there is another, or it is asked for."""
-        heads = best("coordinator", self._nodes, self._statuses, rules=self._core.rules)
-        only_owners = all("data_owner" in head.roles for head in heads)
-        return heads[0].name if heads and only_owners and heads[0].name not in submitted.request.owners else None
 
 
 def roles_in(topology: Topology) -> dict[str, Role]:

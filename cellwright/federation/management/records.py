@@ -19,10 +19,17 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")]
 TaskType = Literal["regression", "classification"]
 Priority = Literal["high", "medium", "low"]
 Status = Literal["queued", "running", "preempted", "finished", "failed", "cancelled"]
+DatasetName = Annotated[str, Field(min_length=1, max_length=128)]
 Operation = Literal["train", "aggregate", "read_metadata", "audit"]
 
 
-class Capacity(Spec):
+class Record(Spec):
+    """As every Spec; and without infinities and NaN, which JSON cannot carry."""
+
+    model_config = Spec.model_config | {"allow_inf_nan": False}
+
+
+class Capacity(Record):
     """Resource capacities of a task or a node (8.1.2, 8.3.2–8.3.4)."""
 
     cpus: NotNegative = 1
@@ -34,7 +41,7 @@ class Capacity(Spec):
     reserved_bytes: Annotated[int, Field(ge=0)] = 0  # storage set aside in advance
 
 
-class DataNeeds(Spec):
+class DataNeeds(Record):
     """What an owner's data must offer for a request (10.4)."""
 
     dataset: str
@@ -44,7 +51,7 @@ class DataNeeds(Spec):
     least_windows: Count = 1
 
 
-class ServiceRequest(Spec):
+class ServiceRequest(Record):
     """A client asks for a model (8.1.1, 8.5; interface 1)."""
 
     name: Name
@@ -63,7 +70,7 @@ class ServiceRequest(Spec):
     params: dict[str, Any] = Field(default_factory=dict)  # sections of params.yaml laid over the operator's
 
 
-class Submitted(Spec):
+class Submitted(Record):
     """A request as the FMLMS follows it."""
 
     id: str
@@ -79,10 +86,10 @@ class Submitted(Spec):
     reason: str = ""  # of a failure, a preemption, a cancellation
     run: str = ""  # where its results lie
 
-    model_config = Spec.model_config | {"populate_by_name": True}
+    model_config = Record.model_config | {"populate_by_name": True}
 
 
-class Link(Spec):
+class Link(Record):
     """A way between two nodes (8.4.1)."""
 
     source: Name
@@ -93,7 +100,7 @@ class Link(Spec):
     up: bool = True
 
 
-class NodeProperties(Spec):
+class NodeProperties(Record):
     """A training node (8.2, 8.3)."""
 
     name: Name
@@ -107,7 +114,7 @@ class NodeProperties(Spec):
     sites: tuple[str, ...] = ()  # whose telemetry it holds
 
 
-class NodeStatus(Spec):
+class NodeStatus(Record):
     """What a node last reported (interface 2, upwards)."""
 
     node: Name
@@ -121,14 +128,14 @@ class NodeStatus(Spec):
     reason: str = ""  # why it is not alive, or was dropped
 
 
-class Edge(Spec):
+class Edge(Record):
     """A connection of a topology: updates flow from `child` to `parent`."""
 
     child: Name
     parent: Name
 
 
-class Topology(Spec):
+class Topology(Record):
     """Who talks to whom for one request (8.4.1)."""
 
     request: str
@@ -142,7 +149,7 @@ class Topology(Spec):
     reason: str = ""  # why it was rebuilt; "" for the first
 
 
-class Choice(Spec):
+class Choice(Record):
     """Whether a node takes part, and why (8.2)."""
 
     node: Name
@@ -151,18 +158,18 @@ class Choice(Spec):
     reasons: tuple[str, ...]
 
 
-class Holding(Spec):
+class Holding(Record):
     """What a node says of its data, so that the right owners can be found (10.4): the characteristic, never a value."""
 
     node: Name
-    dataset: str
+    dataset: DatasetName
     targets: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     cadence_s: Positive | None = None
     windows: Annotated[int, Field(ge=0)] = 0  # it could train on
 
 
-class TaskProperties(Spec):
+class TaskProperties(Record):
     """System properties of a task: its type and priority (8.1.1), the resources it needs (8.1.2)."""
 
     request: str
@@ -175,10 +182,10 @@ class TaskProperties(Spec):
     per_node: Capacity
     total: Capacity
 
-    model_config = Spec.model_config | {"populate_by_name": True}
+    model_config = Record.model_config | {"populate_by_name": True}
 
 
-class Grant(Spec):
+class Grant(Record):
     """What a node may do for a request, by the security rules (8.2)."""
 
     node: Name
@@ -187,7 +194,7 @@ class Grant(Spec):
     operations: tuple[Operation, ...]
 
 
-class Training(Spec):
+class Training(Record):
     """How a request is trained; what the FMLMS decided, as the nodes must know it (9.1–9.3, 10.5)."""
 
     task: dict[str, Any] = Field(default_factory=dict)  # contract.Task
@@ -197,7 +204,7 @@ class Training(Spec):
     channel: dict[str, Any] = Field(default_factory=dict)  # encryption, signatures, compression
 
 
-class ModelFile(Spec):
+class ModelFile(Record):
     """A model as the FMLMS keeps it: the initial one for nodes, the trained one for the client (9.1)."""
 
     request: str
@@ -207,7 +214,7 @@ class ModelFile(Spec):
     model_bytes: int
 
 
-class Plan(Spec):
+class Plan(Record):
     """All that one node must know for one request (interface 2, downwards; I.3, step 3)."""
 
     node: Name

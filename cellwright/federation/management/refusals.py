@@ -15,6 +15,10 @@ class NotAllowed(Refused):
     """Whoever asks has no right to it; the message names the rule."""
 
 
+class NotKnown(NotAllowed):
+    """Nobody can tell who asks."""
+
+
 class NotFound(Refused):
     """There is no such thing, or none that whoever asks may see."""
 

@@ -9,7 +9,7 @@
         ...                                          # between rounds: progress, should_preempt, tend
         fmlms.deliver(asked.id, path)                # the client fetches it with `model`
 
-interface1.py  clients      interface2.py  nodes      operation.py  turns, roles, topology      tokens.py  who asks
+interface1.py  clients      interface2.py, plans.py  nodes      operation.py  turns, roles, topology      tokens.py  who asks
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import Self
 
 from cellwright.federation.management.core import Core, Vault, utc
 from cellwright.federation.management.interface1 import Interface1
-from cellwright.federation.management.interface2 import Interface2
 from cellwright.federation.management.operation import Operations
 from cellwright.federation.management.permissions import SecurityRules
+from cellwright.federation.management.plans import Plans
 from cellwright.federation.management.selection import Weights
 from cellwright.federation.management.store import Store
 from cellwright.federation.management.tokens import Tokens
 
 
-class Fmlms(Interface1, Interface2, Operations, Tokens):
+class Fmlms(Interface1, Plans, Operations, Tokens):
     """The FMLMS over one database, which other processes may use at the same time; safe to share between threads."""
 
     def __init__(

@@ -11,7 +11,7 @@ schema = sa.MetaData()
 ACTIVE = ("queued", "running", "preempted")
 
 
-def _name(column: str = "name", *more: sa.SchemaItem, primary_key: bool = True) -> sa.Column[str]:
+def _name(column: str = "name", *more: sa.schema.SchemaItem, primary_key: bool = True) -> sa.Column[str]:
     return sa.Column(column, sa.String(64), *more, primary_key=primary_key, nullable=False)
 
 

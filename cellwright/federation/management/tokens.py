@@ -19,7 +19,7 @@ from cellwright.federation.contract import Role, Spec
 from cellwright.federation.management import tables
 from cellwright.federation.management.core import Core
 from cellwright.federation.management.records import Name
-from cellwright.federation.management.refusals import NotAllowed, NotFound
+from cellwright.federation.management.refusals import NotFound, NotKnown
 
 Scope = Literal["client", "node", "operator"]
 _BYTES = 32
@@ -91,7 +91,7 @@ class Tokens(Core):
         """Whom a token stands for.
 
         Raises:
-            NotAllowed: nobody, or it was revoked.
+            NotKnown: nobody, or it was revoked.
         """
         parts = token.split("_", 2)
         with self.store.read() as connection:
@@ -99,7 +99,7 @@ class Tokens(Core):
             row = connection.execute(wanted).mappings().one_or_none()
         good = hmac.compare_digest(row["hash"] if row else _hash(""), _hash(token))
         if row is None or not good or row["revoked_s"] is not None:
-            raise NotAllowed(_WRONG)
+            raise NotKnown(_WRONG)
         return _identity(row)
 
 
