@@ -23,6 +23,7 @@ from cellwright.federation.audit.signing import Signer, verified
 
 START = "0" * 64  # `previous` of the first record
 LONGEST_LINE = 65_536  # bytes
+FIELDS = {"index", "time", "kind", "node", "round", "digest", "verdict", "rule", "reason", "previous", "hash"}
 _PURPOSE = "cellwright audit head 1"
 
 
@@ -130,12 +131,15 @@ def walk(path: Path, public_key: str | bytes | None, *, known: str | None = None
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a log as they stand, unverified; a line that cannot be read ends them."""
+    """The records of a log as they stand, unverified; the first line that is none ends them."""
     for line in _lines(path):
         try:
-            yield json.loads(line)
+            row = json.loads(line)
         except ValueError:
             return
+        if not isinstance(row, dict) or not row.keys() >= FIELDS:
+            return
+        yield row
 
 
 def _bad(count: int, previous: str, reason: str, *, in_line: bool = True) -> LogVerdict:
