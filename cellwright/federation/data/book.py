@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ class MetadataBook:
         """Privacy budget that all versions of the quantiles together have spent, for one measured value."""
         return sum(version.epsilon or 0.0 for version in self.history(owner))
 
-    def _newest(self, owner: str) -> dict[str, dict[str, object]] | None:
+    def _newest(self, owner: str) -> dict[str, Any] | None:
         name = _NAME + owner
         if not self.store.versions(name):
             return None

@@ -121,8 +121,8 @@ def fingerprint(panel: Panel) -> str:
     """SHA-256 of the data themselves: whether they have changed. It stays at the owner: who guesses the data could confirm it."""
     total = hashlib.sha256(panel.schema.model_dump_json().encode())
     for feature in panel.schema.features:
-        total.update(np.ascontiguousarray(panel.values(feature.name)))
-        total.update(np.ascontiguousarray(panel.flags(feature.name)))
+        total.update(np.ascontiguousarray(panel.values(feature.name)).data)
+        total.update(np.ascontiguousarray(panel.flags(feature.name)).data)
     return total.hexdigest()
 
 
