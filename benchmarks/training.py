@@ -132,7 +132,7 @@ def bare(steps: int) -> dict[str, float]:
     from cellwright.data.windows import Windows
     from cellwright.training.batches import Drawn, Pool, scaled
     from cellwright.training.fit import _start
-    from cellwright.training.loop import loss_sum
+    from cellwright.training.losses import loss_sum
 
     candidate, panel, spans = candidate_and_panel(steps)
     forecaster, windows = _start(candidate, panel, spans, None), Windows(panel, candidate.problem)

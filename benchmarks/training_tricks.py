@@ -41,7 +41,8 @@ from cellwright.params import load
 from cellwright.training import fit as fitting
 from cellwright.training.batches import Drawn, Fixed, Pool, scaled
 from cellwright.training.candidates import Candidate, resolve
-from cellwright.training.loop import Loop, forecast_loss
+from cellwright.training.loop import Loop
+from cellwright.training.losses import forecast_loss
 from cellwright.training.rung import Compared
 from cellwright.workspace import Workspace
 

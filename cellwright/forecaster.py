@@ -152,28 +152,32 @@ class Forecaster(nn.Module):
 
 def build(candidate: Candidate, scaler: Scaler) -> Forecaster:
     """A forecaster with fresh weights (torch's current seed) and the scaler's numbers."""
+    c = candidate
+    identity = {"key": c.key, "model": c.model, "preset": c.preset, "sha256": c.sha256}
+    return assembled(c.network(c.problem, c.options), scaler, c.grid, identity)
+
+
+def assembled(network: Network, scaler: Scaler, grid: tuple[int, int] | None, identity: dict[str, Any]) -> Forecaster:
+    """A forecaster of a network that is there, with the scaler's numbers; `identity`: its key, model, preset and sha256."""
     from cellwright.data.channels import joined
     from cellwright.data.windows import neighbours_of
 
-    table = neighbours_of(candidate.problem, len(scaler.sites), candidate.grid)
+    problem = network.problem
+    table = neighbours_of(problem, len(scaler.sites), grid)
     tensors = {
         "center": torch.from_numpy(scaler.center),
         "scale": torch.from_numpy(scaler.scale),
-        "logged": torch.tensor([name != VALID and not joined(candidate.problem, name) for name in candidate.problem.features]),
+        "logged": torch.tensor([name != VALID and not joined(problem, name) for name in problem.features]),
         "neighbours": torch.zeros((0, 0), dtype=torch.int64) if table is None else torch.from_numpy(table),
     }
     about = {
-        "key": candidate.key,
-        "model": candidate.model,
-        "preset": candidate.preset,
-        "sha256": candidate.sha256,
-        "options": asdict(candidate.options),
-        "problem": asdict(candidate.problem),
+        **identity,
+        "options": asdict(network.options),
+        "problem": asdict(problem),
         "scaler": scaler.kind,
         "clip": scaler.clip,
         "sites": list(scaler.sites),
     }
-    network = candidate.network(candidate.problem, candidate.options)
     return Forecaster(network, tensors, json.loads(json.dumps(about)))
 
 

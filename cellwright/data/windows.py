@@ -79,7 +79,10 @@ class Windows:
         DataError: patches of a data set without a grid, or what `channels.values` raises.
     """
 
-    def __init__(self, panel: Panel, problem: Problem, neighbours: np.ndarray | None = None) -> None:
+    def __init__(
+        self, panel: Panel, problem: Problem, neighbours: np.ndarray | None = None, known: np.ndarray | None = None
+    ) -> None:
+        """`known`: the calendar channels of all rows (rows, known), where other panels of the same rows have them already."""
         schema = panel.schema
         self.panel, self.problem, self.sites = panel, problem, len(schema.sites)
         self.neighbours = neighbours if neighbours is not None else neighbours_of(problem, self.sites, schema.grid)
@@ -90,7 +93,8 @@ class Windows:
         self._channels = [self._channel(name) for name in problem.features if name != VALID] if self._fits else []
         self._targets = [sliding_window_view(panel.values(t), problem.horizon, axis=0) for t in problem.targets if self._fits]
         self._good = [sliding_window_view(panel.good(t), problem.horizon, axis=0) for t in problem.targets if self._fits]
-        known = known_features(panel.times_ms(), problem.known, schema.timezone, schema.clock, problem.holidays)
+        if known is None:
+            known = known_features(panel.times_ms(), problem.known, schema.timezone, schema.clock, problem.holidays)
         self._known = (
             sliding_window_view(known, problem.history + problem.horizon, axis=0).transpose(0, 2, 1) if self._fits else known
         )

@@ -20,7 +20,7 @@ from cellwright.families import member
 from cellwright.forecaster import Forecaster, build
 from cellwright.panel import Panel
 from cellwright.results import RungFigure
-from cellwright.training import loop, memory, seeding, warm_start
+from cellwright.training import loop, losses, memory, seeding, warm_start
 from cellwright.training.batches import Drawn, Fixed, Pool, Scaled, derived_seed, scaled
 from cellwright.training.candidates import Candidate, Settings
 from cellwright.training.checkpoint import Checkpoint, Progress
@@ -260,7 +260,7 @@ def mean_loss(forecaster: Forecaster, batches: Fixed, kind: str) -> float:
     total, count = 0.0, 0
     for loaded in batches:
         ready = scaled(forecaster, loaded)
-        some, measured = loop.forecast_loss(kind, forecaster.problem, forecaster.network(ready.x, ready.known), ready)
+        some, measured = losses.forecast_loss(kind, forecaster.problem, forecaster.network(ready.x, ready.known), ready)
         total, count = total + float(some), count + int(measured)
     if not count:
         raise TrainingError("the validation span holds no measured target; choose another split or other targets")

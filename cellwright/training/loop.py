@@ -18,7 +18,6 @@ import psutil
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor
-from torch.nn import functional
 
 from cellwright.errors import TrainingError
 from cellwright.forecaster import Forecaster
@@ -26,45 +25,12 @@ from cellwright.training import memory, stopping
 from cellwright.training.batches import Drawn, Fixed, Loaded, derived_seed, scaled
 from cellwright.training.candidates import Settings
 from cellwright.training.checkpoint import Checkpoint, Progress, Weights
+from cellwright.training.losses import forecast_loss
 from cellwright.training.rung import Pause, Paused, figure_at
-from models._contract import Batch, Problem
 
 Record = dict[str, float]  # of one epoch, as in history.jsonl
 
 _BETTER = 1e-4  # relative: smaller gains do not reset the patience
-_LOSSES: dict[str, Callable[..., Tensor]] = {
-    "mae": functional.l1_loss,
-    "mse": functional.mse_loss,
-    "huber": functional.huber_loss,
-}
-
-
-def loss_sum(kind: str, forecast: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the loss over the measured targets, and how many there are. All (batch, horizon, outputs, targets)."""
-    each = _LOSSES[kind](forecast.float(), target, reduction="none")
-    return (each * mask).sum(), mask.sum()
-
-
-def pinball_sum(levels: tuple[float, ...], forecast: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Twice the pinball loss, averaged over the levels and summed over the measured targets, and how many there are.
-
-    With e = target - forecast it is 2 · max(q · e, (q - 1) · e) at level q: at the median |e|, so that one level of 0.5 is the MAE.
-    `forecast`: (batch, horizon, outputs, targets, levels); `target` and `mask` without the last dimension.
-    Source: Koenker and Bassett, "Regression quantiles", Econometrica 46 (1978).
-    """
-    level, error = forecast.new_tensor(levels, dtype=torch.float32), target.unsqueeze(-1) - forecast.float()
-    each = 2 * torch.maximum(level * error, (level - 1) * error).mean(-1)
-    return (each * mask).sum(), mask.sum()
-
-
-def forecast_loss(kind: str, problem: Problem, forecast: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The loss that trains, stops and is compared: pinball over the problem's quantiles, else `kind` of the point forecast.
-
-    `forecast` as a network answers it: (batch, horizon, outputs, targets, quantiles), normalised. Returns (sum, count).
-    """
-    if problem.quantiles:
-        return pinball_sum(problem.quantiles, forecast, batch.y, batch.mask)
-    return loss_sum(kind, forecast[..., 0], batch.y, batch.mask)
 
 
 def cpu_clock() -> float:

@@ -20,7 +20,7 @@ from cellwright.training.batches import Drawn, Fixed, Pool
 from cellwright.training.candidates import resolve
 from cellwright.training.checkpoint import Checkpoint
 from cellwright.training.fit import CHECKPOINT, fit, mean_loss
-from cellwright.training.loop import loss_sum
+from cellwright.training.losses import loss_sum
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from cellwright.panel import Feature, Panel, PanelSchema, Segment
 from cellwright.training.batches import Fixed, Pool
 from cellwright.training.candidates import resolve
 from cellwright.training.fit import fit, mean_loss
-from cellwright.training.loop import forecast_loss, loss_sum, pinball_sum
+from cellwright.training.losses import forecast_loss, loss_sum, pinball_sum
 from models._contract import Batch
 
 LEVELS = (0.1, 0.5, 0.9)

@@ -1,0 +1,221 @@
+"""The data owner: deploys a task on its own panel, trains and evaluates there, and sends what may leave (M.3387 8.2, 9.1, 9.4, 10.4).
+
+    kind           the coordinator sends                 the owner answers
+    deploy         the task, mechanisms and codec        windows and sites it has, seconds a step, its scaler (if it may leave)
+    train          weights, how to train                 an update: protected, then encoded or sealed
+    evaluate       weights, a span                       sums of errors
+    stage_<name>   a stage of a sealed sum               its answer
+    metadata       nothing                               what it says of its data, no value of them
+    finish         nothing                               nothing; it forgets the task
+
+No array of a reply is made of raw data but the scaler's, and that only where the task shares scalers. What must last from one message to
+the next is in `NodeState`, so that another process can answer the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cellwright.errors import Refused
+from cellwright.federation import messages
+from cellwright.federation.contract import Arrays, Evaluation, NodeState, Parcel, Task, Value
+from cellwright.federation.initial import CENTER, SCALE, problem_of, task_from
+from cellwright.federation.node_meter import NodeMeter
+from cellwright.federation.owner_data import OwnerData, forget, owner_data
+from cellwright.federation.owner_kit import COMPRESSION, PRIVACY, SHARES, Channelled, OwnerKit, channelled
+from cellwright.federation.owner_update import leaving, own_weights, plain, sealing_side, statistics, trained
+
+if TYPE_CHECKING:
+    from cellwright.federation.privacy._contract import OwnerSide
+    from cellwright.federation.shared_network import SharedNetwork
+
+__all__ = ["DataOwner", "OwnerKit"]
+
+STAGE = "stage_"
+_TASK, _SEALING, _SEEN, _SENT = "task", "sealing", "seen", "sent"  # blobs of the state, beside those of the kit
+_REQUESTS_KEPT = 256  # whose last sequence is remembered
+_SIGNATURE = "signature"
+
+
+class DataOwner:
+    """One data owner; any process that is given its name, folder and kit can speak for it."""
+
+    def __init__(self, name: str, panel_folder: Path, kit: OwnerKit) -> None:
+        self.name, self.folder, self.kit = name, panel_folder, kit
+        self._meter = NodeMeter(kit.energy)
+
+    @property
+    def public_key(self) -> str:
+        """Ed25519, hex; "": it does not sign."""
+        return self.kit.signer.public if self.kit.signer else ""
+
+    def answer(self, kind: str, parcel: Parcel, state: NodeState) -> Parcel:
+        """Answer one message; see the table above.
+
+        Raises:
+            Refused: the message breaks a rule, or the task wants what the data do not have; nothing of it was taken.
+            CellwrightError: the panel cannot be read.
+        """
+        handlers: dict[str, Callable[[Parcel, NodeState], Parcel]] = {
+            "deploy": self._deploy,
+            "train": self._train,
+            "evaluate": self._evaluate,
+            "metadata": self._metadata,
+            "finish": self._finish,
+        }
+        handler = partial(self._stage, kind.removeprefix(STAGE)) if kind.startswith(STAGE) else handlers.get(kind)
+        if handler is None:
+            raise Refused(f"a data owner does not answer '{kind[:40]}'; it answers {', '.join(handlers)} and {STAGE}<name>")
+        request = messages.task_of(parcel).request if kind == "deploy" else self._request(kind, state)
+        self._check_sender(parcel, state, request)
+        return self._signed(handler(parcel, state), state, request)
+
+    def _request(self, kind: str, state: NodeState) -> str:
+        """The request that is deployed here; metadata may be asked for before any is."""
+        if _TASK not in state.blobs:
+            if kind == "metadata":
+                return ""
+            raise Refused(f"{self.name}: no task is deployed here; send 'deploy' before '{kind}'")
+        return task_from(state.blobs[_TASK]).request
+
+    def _check_sender(self, parcel: Parcel, state: NodeState, request: str) -> None:
+        """Signed by the coordinator, of this request, and newer than all before."""
+        if self.kit.coordinator_key is None:
+            return
+        from cellwright.federation.audit.signing import newer, verify
+
+        verify(parcel, self.kit.coordinator_key)
+        seen: dict[str, int] = json.loads(state.blobs.get(_SEEN, b"{}"))
+        seen[request] = newer(parcel.values, seen.pop(request, -1), request=request)
+        state.blobs[_SEEN] = json.dumps(dict(list(seen.items())[-_REQUESTS_KEPT:])).encode()
+
+    def _signed(self, reply: Parcel, state: NodeState, request: str) -> Parcel:
+        if self.kit.signer is None:
+            return reply
+        sequence = max(
+            int(state.blobs.get(_SENT, b"0")) + 1, time.time_ns() // 1000
+        )  # above all before, also where a state was lost
+        state.blobs[_SENT] = str(sequence).encode()
+        return self.kit.signer.sign(reply, sender=self.name, sequence=sequence, request=request)
+
+    def _deploy(self, parcel: Parcel, state: NodeState) -> Parcel:
+        """Hold the task against the data, and keep it; what was kept of a task before goes."""
+        mark, content = self._meter.mark(), str(parcel.values["task"]).encode()
+        told = {name: str(parcel.values[name]).encode() for name in (PRIVACY, COMPRESSION) if name in parcel.values}
+        channelled(self.name, self.kit, told)
+        data, shared = self._data(task_from(content)), _shared(content)
+        seen = {name: state.blobs[name] for name in (_SEEN, _SENT) if name in state.blobs}
+        state.arrays.clear()
+        state.blobs.clear()
+        state.blobs.update({**seen, **told, _TASK: content})
+        values: dict[str, Value] = {
+            "owner": self.name,
+            "examples": 0 if data.empty else len(data.training),
+            "empty": data.empty,
+            "sites": json.dumps(data.sites),
+        }
+        if not data.empty and not shared.closed_form:
+            values["seconds_per_step"] = shared.seconds_per_step(data)
+        arrays = _scaler(data) if parcel.values.get(SHARES) is True and not data.empty else {}
+        return Parcel(arrays=arrays, values={**values, **messages.usage_values(self._meter.usage(mark))})
+
+    def _train(self, parcel: Parcel, state: NodeState) -> Parcel:
+        """Train, protect, then encode or seal."""
+        mark, instruction = self._meter.mark(), messages.instruction_of(parcel)
+        task, shared, ways = task_from(state.blobs[_TASK]), _shared(state.blobs[_TASK]), self._ways(state)
+        data, spent = self._data(task), partial(self._meter.usage, mark)
+        if shared.closed_form:
+            return plain(statistics(shared, data, instruction), ways, spent)
+        update = trained(shared, data, instruction, state, self.kit.noise_seed)
+        side = self._side(ways, state, task)
+        reply = leaving(update, ways, side, state, task, spent)
+        if side is not None:
+            state.blobs[_SEALING] = side.state()
+        return reply
+
+    def _evaluate(self, parcel: Parcel, state: NodeState) -> Parcel:
+        """Errors of the weights sent, the owner's private ones over them, on its own span."""
+        from cellwright.federation.local_evaluation import evaluate
+
+        mark, span = self._meter.mark(), parcel.values.get("span")
+        if span not in ("validation", "test"):
+            raise Refused(f"{self.name}: it is asked to evaluate on '{str(span)[:40]}'; the spans are validation and test")
+        data, shared = self._data(task_from(state.blobs[_TASK])), _shared(state.blobs[_TASK])
+        if data.empty:
+            found = Evaluation(self.name, span, 0, 0.0, 0.0, 0.0)
+        else:
+            weights = own_weights(shared, messages.under(parcel, messages.WEIGHTS), state)
+            found = evaluate(shared, data, weights, span)
+        return messages.evaluated(found, self._meter.usage(mark))
+
+    def _stage(self, stage: str, parcel: Parcel, state: NodeState) -> Parcel:
+        """One stage of a sealed sum."""
+        ways, task = self._ways(state), task_from(state.blobs[_TASK])
+        side = self._side(ways, state, task)
+        if side is None:
+            raise Refused(f"{self.name}: it is asked for the stage '{stage[:40]}', but no mechanism that seals is deployed here")
+        round_ = parcel.values.get("round")
+        if not isinstance(round_, int):
+            raise Refused(f"{self.name}: the stage '{stage[:40]}' does not say of which round it is")
+        message = {name: blob for name, blob in parcel.blobs.items() if name != _SIGNATURE}
+        answer = side.answer(stage, message)
+        state.blobs[_SEALING] = side.state()
+        return messages.stage(answer, round_)
+
+    def _metadata(self, parcel: Parcel, state: NodeState) -> Parcel:
+        """What the owner says of its data."""
+        from cellwright.federation.data.metadata import answer
+
+        return answer(self.name, self.folder, parcel)
+
+    def _finish(self, parcel: Parcel, state: NodeState) -> Parcel:
+        """Forget the task; what was seen and sent stays, so that nothing can be replayed."""
+        forget(self.folder, task_from(state.blobs[_TASK]))
+        state.arrays.clear()
+        for name in set(state.blobs) - {_SEEN, _SENT}:
+            del state.blobs[name]
+        return Parcel(values={"owner": self.name})
+
+    def _data(self, task: Task) -> OwnerData:
+        strange = [spec for spec in problem_of(task).exogenous if spec not in self.kit.exogenous]
+        if strange:
+            raise Refused(
+                f"{self.name}: the task would have it read the file '{strange[0][:80]}', which this owner does not allow"
+            )
+        return owner_data(self.name, self.folder, task)
+
+    def _ways(self, state: NodeState) -> Channelled:
+        return channelled(self.name, self.kit, state.blobs)
+
+    def _side(self, ways: Channelled, state: NodeState, task: Task) -> OwnerSide | None:
+        """The owner's part of the sealed sum, where it stood."""
+        side = sealing_side(ways, self.name, task.seed)
+        if side is None:
+            return None
+        if _SEALING in state.blobs:
+            side.restore(state.blobs[_SEALING])
+        if self.kit.signer is not None and self.kit.peers:
+            side.bind(self.kit.signer.sign_bytes, self._by_peer)
+        return side
+
+    def _by_peer(self, owner: str, content: bytes, signature: bytes) -> bool:
+        """Whether another owner signed it; nobody else's word is taken for its key."""
+        from cellwright.federation.audit.signing import verified
+
+        key = self.public_key if owner == self.name else self.kit.peers.get(owner)
+        return key is not None and verified(signature, content, key)
+
+
+def _scaler(data: OwnerData) -> Arrays:
+    return {CENTER: data.scaler.center, SCALE: data.scaler.scale}
+
+
+def _shared(task: bytes) -> SharedNetwork:
+    from cellwright.federation.shared_network import shared_network
+
+    return shared_network(task)
