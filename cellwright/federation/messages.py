@@ -82,7 +82,7 @@ def updated(update: Update, encoded: Arrays, sealed: Mapping[str, bytes]) -> Par
             "examples": update.examples,
             "steps": update.steps,
             **{f"metric/{name}": float(value) for name, value in update.metrics.items()},
-            **_usage(update.usage),
+            **usage_values(update.usage),
         },
     )
 
@@ -102,7 +102,7 @@ def update_of(parcel: Parcel, delta: Arrays) -> Update:
             examples=int(v["examples"]),
             steps=int(v["steps"]),
             metrics={name.removeprefix("metric/"): float(value) for name, value in v.items() if name.startswith("metric/")},
-            usage=_usage_of(v),
+            usage=usage_of(v),
             extra=under(parcel, EXTRA),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -122,7 +122,7 @@ def stage(message: Mapping[str, bytes], round_: int) -> Parcel:
 def evaluated(evaluation: Evaluation, usage: Usage) -> Parcel:
     """The reply to "evaluate"."""
     counts = {"positive": json.dumps(evaluation.positive), "negative": json.dumps(evaluation.negative)}
-    return Parcel(values={**asdict(evaluation), **counts, **_usage(usage)})
+    return Parcel(values={**asdict(evaluation), **counts, **usage_values(usage)})
 
 
 def evaluation_of(parcel: Parcel) -> tuple[Evaluation, Usage]:
@@ -135,17 +135,18 @@ def evaluation_of(parcel: Parcel) -> tuple[Evaluation, Usage]:
     try:
         sums = {name: float(v[name]) for name in ("absolute", "squared", "loss")}
         counts = {name: tuple(int(count) for count in json.loads(v.get(name, "[]"))) for name in ("positive", "negative")}
-        return Evaluation(owner=str(v["owner"]), span=v["span"], count=int(v["count"]), **sums, **counts), _usage_of(v)
+        return Evaluation(owner=str(v["owner"]), span=v["span"], count=int(v["count"]), **sums, **counts), usage_of(v)
     except (KeyError, TypeError, ValueError) as error:
         raise Refused(f"the reply holds no evaluation that can be read: {type(error).__name__}: {error}") from None
 
 
-def _usage(usage: Usage) -> dict[str, Value]:
-    """What is not known stays out: absent is not 0."""
+def usage_values(usage: Usage) -> dict[str, Value]:
+    """A usage as values of a reply; what is not known stays out: absent is not 0."""
     return {f"usage/{name}": value for name, value in asdict(usage).items() if value is not None}
 
 
-def _usage_of(values: Mapping[str, Any]) -> Usage:
+def usage_of(values: Mapping[str, Any]) -> Usage:
+    """The usage that a reply's values tell."""
     energy, carbon = values.get("usage/energy_j"), values.get("usage/co2_g")
     return Usage(
         seconds=float(values["usage/seconds"]),
