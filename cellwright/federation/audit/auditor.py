@@ -181,8 +181,9 @@ class Auditor:
             return
         if message.norm is not None:
             known.norm, known.norm_round = message.norm, message.round
-        if message.update is not None and known.examples is None:
-            known.examples = message.update.examples
+        told = message.parcel.values.get("examples")
+        if isinstance(told, int) and (message.kind == "deploy" or (message.kind == "train" and known.examples is None)):
+            known.examples = told
 
     def _signed(self, message: Message) -> None:
         if self.keys is None:
@@ -198,7 +199,11 @@ class Auditor:
         """Only what is signed can be told from a replay; an unsigned sequence could be made up."""
         if self.keys is not None:
             known = self._known(message.node)
-            known.sequence = newer(message.parcel.values, known.sequence, request=self.request)
+            values = message.parcel.values
+            before = (
+                message.kind == "metadata" and values.get("request") == ""
+            )  # they may be asked for before any task is deployed
+            known.sequence = newer(values, known.sequence, request="" if before else self.request)
 
     def _median(self, norms: Mapping[str, float]) -> float | None:
         """Of these and of what others last sent, in this round or the one before; None: too few."""

@@ -77,6 +77,9 @@ def schema(message: Message, form: Form) -> None:
         _speaks_for_itself(message, evaluation.owner)
         _no_arrays(parcel, "an evaluation")
         _possible(evaluation)
+    else:
+        _floats(parcel.arrays)
+        _speaks_for_itself(message, str(parcel.values.get("owner", message.node)))
 
 
 def numbers(message: Message) -> None:
@@ -88,13 +91,13 @@ def numbers(message: Message) -> None:
 
 def finite(message: Message) -> None:
     """No NaN and no infinity in the arrays. Takes the update's norm on the way."""
-    if message.update is None:
-        return
+    update = message.update
+    delta, others = (update.delta, update.extra) if update else ({}, message.parcel.arrays)
     with np.errstate(over="ignore", invalid="ignore"):  # what is too large to be squared counts as infinite
-        squared = sum(_squared(name, array) for name, array in message.update.delta.items())
-        for name, array in message.update.extra.items():
+        squared = sum(_squared(name, array) for name, array in delta.items())
+        for name, array in others.items():
             _squared(name, array)
-    message.norm = None if not message.update.delta else math.sqrt(squared)
+    message.norm = math.sqrt(squared) if delta else None
 
 
 def norm(message: Message, rules: Rules, median: float | None) -> None:
