@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, load_pem_private_key
-from cryptography.hazmat.primitives.serialization.ssh import load_ssh_private_key
+from cryptography.hazmat.primitives.serialization.ssh import load_ssh_private_key, load_ssh_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cellwright.errors import FederationError
@@ -97,6 +97,25 @@ def node_key(path: Path) -> bytes:
     public = key.public_key()
     write_bytes(path.with_suffix(".pub"), public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n")
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def public_key(path: Path) -> bytes:
+    """The public key in a SuperNode's `.pub` file (OpenSSH), in PEM, as a SuperLink registers it.
+
+    Raises:
+        FederationError: it cannot be read, or is no EC key.
+    """
+    try:
+        key = load_ssh_public_key(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise FederationError(
+            f"cannot read the SuperNode's public key {path} ({error}); take supernode.pub of the node's folder"
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise FederationError(
+            f"{path} must hold an EC key (P-384), found {type(key).__name__}; take supernode.pub of the node's folder"
+        )
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _serves(certificate: Path, hosts: Sequence[str], ca: x509.Certificate) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -121,12 +122,11 @@ class Control:
         """Wait until a run has completed; `until` on time.monotonic's clock, `on_look` is called every now and then.
 
         Raises:
-            FederationError: it failed, was stopped, or has not ended in time (then it is stopped).
+            FederationError: it failed, was stopped, or has not ended in time.
         """
         while (state := self.state(run)).status != "finished":
             on_look()
             if time.monotonic() > until:
-                self.stop(run)
                 raise FederationError(
                     f"run {run} had not ended in time and was stopped; raise the time it is given, or ask for fewer rounds"
                 )
@@ -135,8 +135,9 @@ class Control:
             raise FederationError(f"run {run} {state.outcome}: {state.details or 'it did not say why'}")
 
     def stop(self, run: int) -> None:
-        """Stop a run."""
-        self._call(lambda: self._client.StopRun(StopRunRequest(run_id=run)))
+        """Stop a run, unless it has ended or the SuperLink is gone."""
+        with suppress(FederationError):
+            self._call(lambda: self._client.StopRun(StopRunRequest(run_id=run)))
 
     def _nodes(self) -> list[Any]:
         return list(self._call(lambda: self._client.ListNodes(ListNodesRequest())).nodes_info)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from flwr.app import RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as Stored
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from cellwright.errors import FederationError
 from cellwright.federation.contract import NodeState, Parcel
@@ -42,7 +42,7 @@ class ContextMemory:
 
 
 class FolderMemory:
-    """In the node's own folder, one file a request: a SuperNode that is started again goes on with what it knew."""
+    """In the node's own folder (its configuration's `node`), one file a request: a SuperNode started again goes on with what it knew."""
 
     def load(self, context: Any) -> NodeState:
         """See Memory.
@@ -72,7 +72,7 @@ class FolderMemory:
 def _file(context: Any) -> Path:
     """The file of a run's request: `request` may be any text, so its digest names the file."""
     name = hashlib.sha256(str(context.run_config.get("request", "")).encode()).hexdigest()[:32]
-    return Path(str(context.node_config["memory"])) / f"{name}.state"
+    return Path(str(context.node_config["node"])) / "memory" / f"{name}.state"
 
 
 def _records_of(state: NodeState) -> Any:

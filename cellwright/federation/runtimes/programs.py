@@ -1,0 +1,35 @@
+"""The two apps that a SuperLink and its SuperNodes run: `client` at every data owner, `server` beside the SuperLink."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cellwright.federation.contract import Node
+from cellwright.federation.runtimes.apps import client_app
+from cellwright.federation.runtimes.memory import FolderMemory
+from cellwright.federation.runtimes.settings import read
+
+
+def owner(context: Any) -> Node:
+    """The data owner whose SuperNode this is, from the settings in its folder.
+
+    Raises:
+        FederationError: settings, keys or panel are missing or damaged.
+    """
+    from cellwright.federation.audit.signing import Signer
+    from cellwright.federation.owner import DataOwner
+    from cellwright.federation.owner_kit import OwnerKit
+
+    settings = read(Path(str(context.node_config["node"])))
+    kit = OwnerKit(
+        signer=Signer.from_file(Path(settings.signing)),
+        coordinator_key=settings.coordinator,
+        peers=settings.peers,
+        energy=settings.energy,
+        exogenous=settings.exogenous,
+    )
+    return DataOwner(settings.owner, Path(settings.panel), kit)
+
+
+client = client_app(owner, FolderMemory())

@@ -1,0 +1,122 @@
+"""`federate up`, `federate admit`, `federate node`: the SuperLink and the SuperNodes of a deployed federation."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cellwright.errors import WrongUse
+from flows._cli.common import Dataset, Set, parameters, workspace
+
+if TYPE_CHECKING:
+    from cellwright.params import Params
+    from cellwright.workspace import Workspace
+
+Address = Annotated[str | None, typer.Option("--address", help="host:port of the SuperLink; else federation.address.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the group `federate`."""
+    app.command("up")(up)
+    app.command("admit")(admit)
+    app.command("node")(node)
+
+
+def up(
+    owners: Annotated[
+        int | None, typer.Option("--owners", min=0, help="SuperNodes on this machine; 0: the SuperLink alone.")
+    ] = None,
+    address: Address = None,
+    host: Annotated[list[str] | None, typer.Option(help="Name or address by which other machines know this one.")] = None,
+    dataset: Dataset = None,
+    overrides: Set = None,
+) -> None:
+    """Start a SuperLink, and a SuperNode for each data owner, on this machine; Ctrl-C stops them all."""
+    from cellwright.federation.runtimes import deployed
+
+    ws = workspace()
+    params = parameters(ws, overrides, dataset)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell that starts us in the background ignores Ctrl-C
+        signal.signal(number, _interrupted)
+    panels = _panels(ws, params, owners)
+    at = address or params.federation.address
+    with deployed.up(panels, folder(ws), address=at, hosts=tuple(host or ()), energy=params.energy) as running:
+        typer.echo(f"SuperLink   {at}, over TLS; CA {running.files.ca}")
+        typer.echo(f"SuperNodes  {', '.join(panels) or 'none here; let others join with `cellwright federate admit`'}")
+        typer.echo(f"coordinator {running.coordinator}")
+        typer.echo(f"logs        {running.files.log('superlink').parent}\nCtrl-C stops them.")
+        while True:
+            running.check()
+            time.sleep(1)
+
+
+def admit(
+    owner: Annotated[str, typer.Argument(help="Name of the data owner.")],
+    key: Annotated[Path, typer.Argument(help="Its supernode.pub.")],
+    address: Address = None,
+    overrides: Set = None,
+) -> None:
+    """Let a data owner's SuperNode on another machine join this machine's SuperLink."""
+    from cellwright.federation.runtimes import certificates, deployed
+
+    ws = workspace()
+    files = deployed.Files(folder(ws))
+    at = address or parameters(ws, overrides).federation.address
+    deployed.admit(deployed.Control(at, files.ca), {owner: certificates.public_key(key)})
+    typer.echo(f"admitted    {owner}")
+
+
+def node(
+    owner: Annotated[str, typer.Argument(help="Name of the data owner.")],
+    panel: Annotated[Path | None, typer.Option(help="Folder of its panel; none: only its keys are made.")] = None,
+    ca: Annotated[Path | None, typer.Option(help="The SuperLink's ca.pem.")] = None,
+    coordinator: Annotated[str | None, typer.Option(help="The coordinator's public key, as `federate up` shows it.")] = None,
+    address: Address = None,
+    overrides: Set = None,
+) -> None:
+    """Make a data owner's keys and start its SuperNode on this machine; Ctrl-C stops it."""
+    from cellwright.federation.runtimes import deployed
+
+    ws = workspace()
+    params, files = parameters(ws, overrides), deployed.Files(folder(ws))
+    public = deployed.node_keys(files, owner)
+    typer.echo(f"key         {public}: admit it with `cellwright federate admit {owner} supernode.pub` where the SuperLink runs")
+    if panel is None:
+        return
+    if ca is None or coordinator is None:
+        raise WrongUse(
+            "a SuperNode needs --ca (the SuperLink's ca.pem) and --coordinator (the public key that `federate up` shows)"
+        )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
+    at = address or params.federation.address
+    with deployed.joined(files, owner, panel, at, ca=ca, coordinator=coordinator, energy=params.energy) as running:
+        typer.echo(f"SuperNode   '{owner}' at {at}; log {running.log}\nCtrl-C stops it.")
+        while True:
+            running.check()
+            time.sleep(1)
+
+
+def folder(ws: Workspace) -> Path:
+    """Where the deployment keeps keys, node states and logs."""
+    return ws.state / "federation"
+
+
+def _panels(ws: Workspace, params: Params, owners: int | None) -> dict[str, Path]:
+    """A panel folder for each data owner of the data set; the owner sees no other's."""
+    from cellwright.federation.owners import cut, groups
+    from cellwright.panel import Panel
+
+    if owners == 0:
+        return {}
+    panel = Panel.open(ws.panel(params.dataset))
+    shares = groups(panel.schema, params.federation.owners if owners is None else owners)
+    return cut(panel, shares, folder(ws) / "panels" / params.dataset)
+
+
+def _interrupted(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
