@@ -16,6 +16,10 @@ import numpy as np
 from cellwright.errors import FederationError
 from cellwright.federation.privacy._contract import Mechanism, Participation, Spent
 
+# Rényi orders: dp-accounting's own from 2 on. Those below are best only where ε is far above any budget, and their series for sampled
+# events may not converge. The least ε over fewer orders is an upper bound all the same.
+_ORDERS = (*(2 + tenth / 10 for tenth in range(90)), *range(11, 64), 128, 256, 512, 1024)
+
 
 @dataclass(frozen=True)
 class Event:
@@ -42,12 +46,12 @@ class Ledger:
 
     def epsilon(self, delta: float) -> float:
         """ε spent at this δ."""
-        from dp_accounting.rdp import RdpAccountant, compute_epsilon
+        from dp_accounting.rdp import compute_epsilon
 
         if not self.events:
             return 0.0
         total = sum(e.count * _curve(e.noise_multiplier, e.rate) for e in self.events)
-        return float(compute_epsilon(RdpAccountant().orders, total, delta)[0])
+        return float(compute_epsilon(_ORDERS, total, delta)[0])
 
 
 @cache
@@ -58,7 +62,7 @@ def _curve(noise_multiplier: float, rate: float) -> np.ndarray:
 
     gaussian = GaussianDpEvent(noise_multiplier)
     event = gaussian if rate >= 1 else PoissonSampledDpEvent(rate, gaussian)
-    curve: np.ndarray = RdpAccountant().compose(event).rdp
+    curve: np.ndarray = RdpAccountant(_ORDERS).compose(event).rdp
     return curve
 
 
