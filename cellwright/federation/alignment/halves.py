@@ -40,7 +40,7 @@ class _Seeded(AbstractContextManager):
     def __enter__(self) -> None:
         seeding.lock.acquire()
         self._fork.__enter__()
-        torch.manual_seed(self._seed)
+        torch.default_generator.manual_seed(self._seed)  # torch.manual_seed would queue a call for a GPU, each time
 
     def __exit__(self, *error: Any) -> None:
         self._fork.__exit__(*error)
@@ -89,13 +89,16 @@ class Half(nn.Module):
 class Trained:
     """A half and its optimiser, taken out of arrays and put back: each message may meet another process."""
 
-    def __init__(self, half: Half, arrays: Arrays, *, weight_decay: float) -> None:
-        self.half = half
-        if arrays:
-            half.load_state_dict({n: torch.from_numpy(arrays[WEIGHTS + n].copy()) for n in half.state_dict()})
-        self.count = int(arrays[COUNT][0]) if arrays else 0
-        self.optimizer = torch.optim.AdamW(half.parameters(), weight_decay=weight_decay)
-        for name, parameter in half.named_parameters() if self.count else ():
+    def __init__(self, half: Half, weight_decay: float) -> None:
+        self.half, self.count = half, 0
+        self.optimizer = torch.optim.AdamW(half.parameters(), weight_decay=weight_decay)  # costs as much as ten steps
+
+    def load(self, arrays: Arrays) -> None:
+        """Take what `arrays` gave."""
+        self.half.load_state_dict({n: torch.from_numpy(arrays[WEIGHTS + n]) for n in self.half.state_dict()})
+        self.count = int(arrays[COUNT][0])
+        self.optimizer.state.clear()
+        for name, parameter in self.half.named_parameters() if self.count else ():
             self.optimizer.state[parameter] = {
                 "step": torch.tensor(float(self.count)),
                 "exp_avg": torch.from_numpy(arrays[MEAN + name].copy()),

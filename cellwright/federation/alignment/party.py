@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,11 +39,28 @@ from cellwright.panel import Panel
 from models._contract import Problem
 
 if TYPE_CHECKING:
-    from cellwright.federation.alignment.halves import Half
+    from torch import Tensor
+
+    from cellwright.data.windows import Raw
+    from cellwright.federation.alignment.halves import Half, Trained
+    from models._contract import Batch
 
 MOST_WINDOWS = 1 << 16  # of one message
 SETTINGS = "vertical/settings"
 PENDING = "vertical/pending"  # epoch and step whose gradient is still to come
+
+
+@dataclass(frozen=True)
+class _AtWork:
+    """What one run works with."""
+
+    trained: Trained
+    spans: Cut
+    rows: Rows
+
+    @property
+    def half(self) -> Half:
+        return self.trained.half
 
 
 class VerticalParty:
@@ -75,7 +93,7 @@ class VerticalParty:
         self._noise = np.random.default_rng(secrets.randbits(128) if noise_seed is None else noise_seed)
         self._made: tuple[str, Windows, Rows] | None = None  # by settings: nothing here must outlive the process
         self._order: tuple[tuple[int, int, int], np.ndarray] | None = None
-        self._half: tuple[tuple[object, ...], Half, Cut, Rows] | None = None
+        self._work: tuple[tuple[object, ...], _AtWork] | None = None
 
     @property
     def active(self) -> bool:
@@ -164,11 +182,12 @@ class VerticalParty:
         state.blobs.pop(PENDING, None)
         others = {n.removeprefix("width/"): int(v) for n, v in parcel.values.items() if n.startswith("width/")}
         state.blobs[f"vertical/{run}/begun"] = json.dumps({"others": others, "aligned": bool(parcel.values["aligned"])}).encode()
-        half, spans, _ = self._at_work(settings, run, state)
-        keeping.put(state, run, "now", _fresh(half, settings))
-        return Parcel(values={"width": half.width, **{name: len(spans.span(name)) for name in SPANS}})
+        self._work = None  # one that has trained before holds no fresh weights
+        work = self._at_work(settings, run, state)
+        keeping.put(state, run, "now", work.trained.arrays())
+        return Parcel(values={"width": work.half.width, **{name: len(work.spans.span(name)) for name in SPANS}})
 
-    def _at_work(self, settings: Vertical, run: str, state: NodeState) -> tuple[Half, Cut, Rows]:
+    def _at_work(self, settings: Vertical, run: str, state: NodeState) -> _AtWork:
         """The half (its weights may be anybody's), the spans and the aligned rows."""
         if f"vertical/{run}/begun" not in state.blobs:
             raise Refused(f"party '{self.name}' has not begun run '{run}'; send 'vertical_begin' first")
@@ -176,11 +195,20 @@ class VerticalParty:
         windows, rows = self._windows(settings)
         member = psi.members(state) if begun["aligned"] else np.arange(len(rows))
         key = settings.model_dump_json(), json.dumps(begun), member.tobytes()
-        if self._half is None or self._half[0] != key:
+        if self._work is None or self._work[0] != key:
+            from cellwright.federation.alignment.halves import Trained
+
             own = rows.some(member)
             spans = cut(own, train=settings.train, validation=settings.validation, reach_ms=self._reach_ms(settings))
-            self._half = key, self._new_half(settings, windows, spans, begun["others"] if self.active else None), spans, own
-        return self._half[1:]
+            half = self._new_half(settings, windows, spans, begun["others"] if self.active else None)
+            self._work = key, _AtWork(Trained(half, settings.weight_decay), spans, own)
+        return self._work[1]
+
+    def _now(self, settings: Vertical, parcel: Parcel, state: NodeState) -> _AtWork:
+        """The same, with the weights of now."""
+        work = self._at_work(settings, _run(parcel), state)
+        work.trained.load(keeping.get(state, _run(parcel), "now"))
+        return work
 
     def _new_half(self, settings: Vertical, windows: Windows, spans: Cut, others: dict[str, int] | None) -> Half:
         from cellwright.federation.alignment.halves import Half
@@ -210,22 +238,18 @@ class VerticalParty:
         return cast(np.ndarray, found)
 
     def _step(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
-        from cellwright.federation.alignment.halves import Trained
-
-        run = _run(parcel)
-        half, spans, rows = self._at_work(settings, run, state)
-        trained = Trained(half, keeping.get(state, run, "now"), weight_decay=settings.weight_decay)
+        work = self._now(settings, parcel, state)
         if "gradient" in parcel.arrays:
-            self._descend(settings, parcel, state, trained, spans, rows)
-            keeping.put(state, run, "now", trained.arrays())
+            self._descend(settings, parcel, state, work)
+            keeping.put(state, _run(parcel), "now", work.trained.arrays())
         if "step" not in parcel.values:
             return Parcel()
         epoch, step = int(parcel.values["epoch"]), int(parcel.values["step"])
         state.blobs[PENDING] = json.dumps([epoch, step]).encode()
-        h = self._embedding(settings, half, rows, self._index(settings, spans, epoch, step), (epoch, step), train=True)
-        return Parcel(arrays={"h": h})
+        index = self._index(settings, work.spans, epoch, step)
+        return Parcel(arrays={"h": self._embedding(settings, work, index, (epoch, step), train=True)})
 
-    def _descend(self, settings: Vertical, parcel: Parcel, state: NodeState, trained: Any, spans: Cut, rows: Rows) -> None:
+    def _descend(self, settings: Vertical, parcel: Parcel, state: NodeState, work: _AtWork) -> None:
         """The embedding once more, this time with what its gradient needs, and a step along it."""
         import torch
 
@@ -233,30 +257,30 @@ class VerticalParty:
         if pending is None:
             raise Refused(f"party '{self.name}' was sent a gradient, but no embedding of its awaits one")
         epoch, step = json.loads(pending)
-        index = self._index(settings, spans, epoch, step)
-        gradient = checked(parcel.arrays["gradient"], (len(index), trained.half.width), "the gradient of its embedding")
-        trained.half.train()
-        batch, _, _ = self._batch(settings, trained.half, rows, index)
-        torch.autograd.backward(trained.half.embed(batch, epoch, step)["h"], torch.from_numpy(gradient))
-        trained.step(float(parcel.values["learning_rate"]), settings.gradient_clip)
+        index = self._index(settings, work.spans, epoch, step)
+        gradient = checked(parcel.arrays["gradient"], (len(index), work.half.width), "the gradient of its embedding")
+        work.half.train()
+        batch, _, _ = self._batch(settings, work, index)
+        h = work.half.embed(batch, epoch, step)["h"]
+        torch.autograd.backward(h, torch.from_numpy(gradient))
+        work.trained.step(float(parcel.values["learning_rate"]), settings.gradient_clip)
 
     def _learn(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
         import torch
 
-        from cellwright.federation.alignment.halves import Trained, loss_of
+        from cellwright.federation.alignment.halves import loss_of
 
-        run, epoch, step = _run(parcel), int(parcel.values["epoch"]), int(parcel.values["step"])
-        half, spans, rows = self._at_work(settings, run, state)
-        trained = Trained(half, keeping.get(state, run, "now"), weight_decay=settings.weight_decay)
-        index = self._index(settings, spans, epoch, step)
-        others = {name: torch.from_numpy(h).requires_grad_() for name, h in _embeddings(parcel, half, len(index)).items()}
-        half.train()
-        batch, _, _ = self._batch(settings, half, rows, index)
-        total, count = loss_of(settings.loss, half.forecast(half.embed(batch, epoch, step), others), batch)
+        epoch, step = int(parcel.values["epoch"]), int(parcel.values["step"])
+        work = self._now(settings, parcel, state)
+        index = self._index(settings, work.spans, epoch, step)
+        others = {name: torch.from_numpy(h).requires_grad_() for name, h in _embeddings(parcel, work.half, len(index)).items()}
+        work.half.train()
+        batch, _, _ = self._batch(settings, work, index)
+        total, count = loss_of(settings.loss, work.half.forecast(work.half.embed(batch, epoch, step), others), batch)
         if count:
             (total / count).backward()  # type: ignore[no-untyped-call]
-            trained.step(float(parcel.values["learning_rate"]), settings.gradient_clip)
-            keeping.put(state, run, "now", trained.arrays())
+            work.trained.step(float(parcel.values["learning_rate"]), settings.gradient_clip)
+            keeping.put(state, _run(parcel), "now", work.trained.arrays())
         gradients = {n: np.zeros(h.shape, np.float32) if h.grad is None else h.grad.numpy() for n, h in others.items()}
         return Parcel(
             arrays={f"gradient/{name}": g for name, g in gradients.items()},
@@ -266,45 +290,41 @@ class VerticalParty:
     # ---- evaluation
 
     def _embed(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
-        run = _run(parcel)
-        half, spans, rows = self._at_work(settings, run, state)
-        _load(half, keeping.get(state, run, "now"))
-        return Parcel(arrays={"h": self._embedding(settings, half, rows, _window_index(parcel, spans), (0, 0), train=False)})
+        work = self._now(settings, parcel, state)
+        return Parcel(arrays={"h": self._embedding(settings, work, _window_index(parcel, work.spans), (0, 0), train=False)})
 
     def _score(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
         import torch
 
         from cellwright.federation.alignment.halves import errors_of, loss_of
 
-        run = _run(parcel)
-        half, spans, rows = self._at_work(settings, run, state)
-        _load(half, keeping.get(state, run, "now"))
-        half.eval()
-        index = _window_index(parcel, spans)
-        others = {name: torch.from_numpy(h) for name, h in _embeddings(parcel, half, len(index)).items()}
+        work = self._now(settings, parcel, state)
+        work.half.eval()
+        index = _window_index(parcel, work.spans)
+        others = {name: torch.from_numpy(h) for name, h in _embeddings(parcel, work.half, len(index)).items()}
         with torch.no_grad():
-            batch, raw, site = self._batch(settings, half, rows, index)
-            forecast = half.forecast(half.embed(batch, 0, 0), others)
-            absolute, squared, count = errors_of(half, forecast, raw, site)
+            batch, raw, site = self._batch(settings, work, index)
+            forecast = work.half.forecast(work.half.embed(batch, 0, 0), others)
+            absolute, squared, count = errors_of(work.half, forecast, raw, site)
             loss, _ = loss_of(settings.loss, forecast, batch)
         return Parcel(values={"absolute": absolute, "squared": squared, "count": count, "loss": float(loss)})
 
-    def _batch(self, settings: Vertical, half: Half, rows: Rows, index: np.ndarray) -> tuple[Any, Any, Any]:
-        some = rows.some(index)
+    def _batch(self, settings: Vertical, work: _AtWork, index: np.ndarray) -> tuple[Batch, Raw, Tensor]:
+        some = work.rows.some(index)
         raw = self._windows(settings)[0].raw(some.origins, some.sites)
-        batch, site = half.batch(raw, some.sites)
+        batch, site = work.half.batch(raw, some.sites)
         return batch, raw, site
 
     def _embedding(
-        self, settings: Vertical, half: Half, rows: Rows, index: np.ndarray, moment: tuple[int, int], *, train: bool
+        self, settings: Vertical, work: _AtWork, index: np.ndarray, moment: tuple[int, int], *, train: bool
     ) -> np.ndarray:
         """(batch, width) float32 as it leaves: clipped and noisy, where that is asked for."""
         import torch
 
-        half.train(train)
+        work.half.train(train)
         with torch.no_grad():
-            batch, _, _ = self._batch(settings, half, rows, index)
-            h: np.ndarray = half.embed(batch, *moment)["h"].numpy()
+            batch, _, _ = self._batch(settings, work, index)
+            h: np.ndarray = work.half.embed(batch, *moment)["h"].numpy()
         if settings.embedding_noise and settings.embedding_clip is not None:
             deviation = settings.embedding_noise * settings.embedding_clip
             h = (h + self._noise.normal(0.0, deviation, h.shape)).astype(np.float32)
@@ -367,18 +387,6 @@ def _run(parcel: Parcel) -> str:
     if run not in ("vertical", "alone"):
         raise Refused(f"a run is called 'vertical' or 'alone', found '{run[:80]}'")
     return run
-
-
-def _fresh(half: Half, settings: Vertical) -> Arrays:
-    from cellwright.federation.alignment.halves import Trained
-
-    return Trained(half, {}, weight_decay=settings.weight_decay).arrays()
-
-
-def _load(half: Half, arrays: Arrays) -> None:
-    from cellwright.federation.alignment.halves import Trained
-
-    Trained(half, arrays, weight_decay=0.0)
 
 
 def _about(settings: Vertical, problem: Problem, *, passive: bool, sites: tuple[str, ...]) -> dict[str, Any]:

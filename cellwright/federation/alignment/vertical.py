@@ -55,7 +55,7 @@ def vertical_train(
             is kept), embeddings of another size than deployed.
     """
     names = sorted(passives)
-    _deploy(channel, settings, active, names)
+    deployed = _deploy(channel, settings, active, names)
     before = channel.now()
     found = intersect(channel, [active, *names], deadline_s=settings.deadline_s) if names else None
     align_seconds = channel.now() - before
@@ -75,18 +75,19 @@ def vertical_train(
         widths=together.widths,
         vertical=together.trial,
         alone=without.trial if without else None,
-        align_bytes=found.traffic.total if found else 0,
+        align_bytes=deployed.total + (found.traffic.total if found else 0),
         align_seconds=align_seconds,
         epsilon_embedding=noise,
         delta=DELTA,
     )
 
 
-def _deploy(channel: Channel, settings: Vertical, active: str, passives: Sequence[str]) -> None:
+def _deploy(channel: Channel, settings: Vertical, active: str, passives: Sequence[str]) -> Traffic:
     """Tell everyone the settings, and see that their telemetry can belong together."""
     parcel = Parcel(values={"settings": settings.model_dump_json()})
     parcels = dict.fromkeys((active, *passives), parcel)
-    replies = ask(channel, "vertical_deploy", parcels, deadline_s=settings.deadline_s, traffic=Traffic())
+    traffic = Traffic()
+    replies = ask(channel, "vertical_deploy", parcels, deadline_s=settings.deadline_s, traffic=traffic)
     for party, reply in replies.items():
         if bool(reply.values["active"]) != (party == active):
             raise Refused(
@@ -98,6 +99,7 @@ def _deploy(channel: Channel, settings: Vertical, active: str, passives: Sequenc
         if len(set(found.values())) > 1:
             said = ", ".join(f"{party}: {value}" for party, value in found.items())
             raise FederationError(f"the parties' {what} differs ({said}); bring all telemetry to one before it is aligned")
+    return traffic
 
 
 def _mark(settings: Vertical, active: str, passives: Sequence[str], found: Intersection | None) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class VerticalResult(Result):
     widths: dict[str, int]  # numbers in an embedding of each party
     vertical: Trial
     alone: Trial | None  # the active party without the others, same windows and settings
-    align_bytes: int  # of the sample alignment, all parties, both ways
+    align_bytes: int  # of deployment and sample alignment, all parties, both ways
     align_seconds: float
     epsilon_embedding: float | None  # see `epsilon_embedding`; None: no noise
     delta: float
