@@ -11,7 +11,7 @@ class OwnerRound(Result):
     """One owner in one round."""
 
     owner: str
-    outcome: Literal["counted", "late", "refused", "lost", "empty"]
+    outcome: Literal["counted", "late", "refused", "lost", "empty", "evaluated"]  # evaluated: asked for no update, only judged
     reason: str = ""  # where it was not counted
     steps: int = 0
     examples: int = 0
@@ -37,6 +37,9 @@ class Round(Result):
     validation_loss: float | None
     mae: float | None  # over all owners' validation spans, raw units
     mse: float | None
+    precision: float | None = None  # of a classification, as recall and AUC (M.3387 9.5)
+    recall: float | None = None
+    auc: float | None = None
     learning_rate: float
     epsilon: float | None = None  # privacy budget spent so far
     delta: float | None = None

@@ -1,0 +1,127 @@
+"""The ways of a round's updates to the coordinator: all together, as they come, or sealed. See gathering.py for the timings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from cellwright.errors import FederationError
+from cellwright.federation.contract import Arrays, Evaluation, Local, Update
+from cellwright.federation.crew import Crew
+from cellwright.federation.gathering import Gatherer, shared
+from cellwright.federation.judging import Judge
+from cellwright.federation.ledger import Ledger
+from cellwright.federation.privacy._contract import Mechanism
+from cellwright.federation.rounds import Rounds
+from cellwright.federation.sealed_sum import SealedRound
+
+_SEALS = 3  # of the seeds that derive from (seed, round, purpose)
+
+
+@dataclass
+class Collected:
+    """What a round brought."""
+
+    asked: tuple[str, ...] = ()
+    updates: tuple[Update, ...] = ()  # sorted by owner; of a sealed sum without their deltas
+    total: np.ndarray | None = None  # the sealed sum
+    like: Arrays | None = None  # names and shapes of what was sealed
+    why: str = ""  # there are no updates
+
+
+@dataclass
+class Turn:
+    """One round, while it is under way."""
+
+    round: int
+    current: Arrays
+    local: Local
+    deadline_s: float
+    ledger: Ledger
+    latest: dict[str, Evaluation]  # each owner's last word on the validation span
+
+
+class Collector:
+    """Brings a round's updates together."""
+
+    def __init__(self, gatherer: Gatherer, judge: Judge, crew: Crew, settings: Rounds) -> None:
+        self.gatherer, self.judge, self.crew, self.settings = gatherer, judge, crew, settings
+        self.post = gatherer.post
+
+    def together(self, turn: Turn) -> Collected:
+        """Ask those who are idle and wait for all, until the deadline; late updates count where the rule says so."""
+        late_counts = self.gatherer.rule.timing == "semi_synchronous"
+        if not late_counts:
+            self._drain(turn)
+        asked = self._chosen(turn)
+        until = self.post.channel.now() + turn.deadline_s
+        self.gatherer.instruct(asked, turn.current, turn.local, turn.round, deadline_s=turn.deadline_s)
+        waiting = sorted(self.gatherer.flight) if late_counts else asked
+        replies = self.gatherer.listen(waiting, until=until, least=self.gatherer.rule.wanted(len(waiting)))
+        updates = self.gatherer.taken(replies, turn.round, turn.ledger, late_counts=late_counts)
+        return Collected(asked, updates)
+
+    def as_they_come(self, turn: Turn) -> Collected:
+        """Until the buffer is full; who has answered judges and trains from the newest weights, unless it has done so already."""
+        gatherer, until = self.gatherer, self.post.channel.now() + turn.deadline_s
+        able = [node for node in self.crew.peers() if node not in self.crew.empty]
+        wanted, started, updates = gatherer.rule.wanted(len(able)), set[str](), list[Update]()
+        while len(updates) < wanted:
+            idle = [node for node in able if node not in gatherer.flight and node not in started]
+            started.update(idle)
+            self.judge.ask({node: gatherer.rule.start_for(node, turn.current) for node in idle}, turn.round)
+            gatherer.instruct(idle, turn.current, turn.local, turn.round, deadline_s=turn.deadline_s)
+            replies = gatherer.listen(gatherer.flight, until=until, least=1)
+            if not replies:
+                break
+            self._hear(turn, tuple(replies))
+            updates += gatherer.taken(replies, turn.round, turn.ledger, late_counts=True)
+            self._mark_empty(turn)
+        self._hear(turn, self.judge.asked())
+        return Collected(tuple(sorted(started)), tuple(sorted(updates, key=lambda u: u.owner)))
+
+    def sealed(self, turn: Turn, mechanism: Mechanism) -> Collected:
+        """Through a sealed sum; who drops out at any stage is left out."""
+        self._drain(turn)
+        asked = self._chosen(turn)
+        collected = Collected(asked, like=shared(turn.current, self.gatherer.local(turn.local, turn.round)))
+        try:
+            self._seal(turn, mechanism, collected)
+        except FederationError as error:  # fewer than the threshold are left: this round is lost, the next may do better
+            collected.updates, collected.total, collected.why = (), None, str(error)
+        return collected
+
+    def _seal(self, turn: Turn, mechanism: Mechanism, collected: Collected) -> None:
+        seed = int(np.random.default_rng([self.settings.seed, turn.round, _SEALS]).integers(2**31))
+        ask = partial(self.post.ask, ledger=turn.ledger, round_=turn.round)
+        sealed = SealedRound(mechanism, collected.asked, turn.round, seed, turn.deadline_s, ask)
+        owners, gatherer = sealed.before(), self.gatherer
+        for owner in set(collected.asked) - set(owners):
+            turn.ledger.left_out(owner, "lost", "it did not answer a stage before the updates")
+        until = self.post.channel.now() + turn.deadline_s * (1 - sealed.stages_share)
+        gatherer.instruct(owners, turn.current, turn.local, turn.round, deadline_s=turn.deadline_s)
+        replies = gatherer.listen(owners, until=until)
+        collected.updates = gatherer.taken(replies, turn.round, turn.ledger, late_counts=False)
+        parcels = {u.owner: parcel for u in collected.updates if (parcel := replies[u.owner].parcel) is not None}
+        assert collected.like is not None
+        collected.total = sealed.after(parcels, collected.like)
+
+    def _chosen(self, turn: Turn) -> tuple[str, ...]:
+        s, rule = self.settings, self.gatherer.rule
+        idle = [node for node in self.crew.peers() if node not in self.gatherer.flight]
+        least = max(s.least_owners, rule.least)
+        return self.crew.chosen(idle, fraction=s.fraction, least=least, seed=s.seed, round_=turn.round)
+
+    def _drain(self, turn: Turn) -> None:
+        """Take what came too late for its round: its bytes and energy count, it does not."""
+        replies = self.gatherer.listen(sorted(self.gatherer.flight), until=self.post.channel.now())
+        self.gatherer.taken(replies, turn.round, turn.ledger, late_counts=False)
+
+    def _hear(self, turn: Turn, owners: Sequence[str]) -> None:
+        turn.latest |= self.judge.heard(owners, turn.round, turn.ledger, until=self.post.channel.now())
+
+    def _mark_empty(self, turn: Turn) -> None:
+        self.crew.empty |= {owner for owner, entry in turn.ledger.entries.items() if entry.fate == "empty"}

@@ -1,0 +1,460 @@
+"""The coordinator: rounds, and what is done about what goes wrong in them (M.3387 8.4, 9.4).
+
+    choose members -> (stages of a sealed sum) -> "train" -> audit, decode, bound -> aggregate -> noise on the average -> account
+      -> "evaluate" -> record -> keep the best, halve the rate, patience -> quality management decides -> checkpoint -> next
+
+The same code runs on simulated and on wall-clock time: the channel says what time it is. It knows neither Flower nor torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellwright.errors import FederationError
+from cellwright.federation import messages
+from cellwright.federation.aggregation._contract import Rule
+from cellwright.federation.checkpoint import Checkpoint, Saved, UnderWay
+from cellwright.federation.collecting import Collected, Collector, Turn
+from cellwright.federation.combining import Combiner
+from cellwright.federation.compression._contract import Codec
+from cellwright.federation.contract import Arrays, Channel, NodeState, Parcel, Task, Update, Value
+from cellwright.federation.crew import Crew, Rebuild, pruned, views
+from cellwright.federation.gathering import Gatherer, Sent
+from cellwright.federation.judging import Judge, Total, total
+from cellwright.federation.ledger import Ledger
+from cellwright.federation.management.records import Topology
+from cellwright.federation.pacing import Pacing
+from cellwright.federation.post import Post
+from cellwright.federation.privacy._contract import Mechanism, Participation, Spent
+from cellwright.federation.progress import Progress
+from cellwright.federation.results import Round
+from cellwright.federation.rounds import Outcome, Pause, Quality, Rounds, Stateful, Status
+from cellwright.federation.sealed_sum import check_rule, sealing
+
+if TYPE_CHECKING:
+    from cellwright.federation.audit.auditor import Auditor
+    from cellwright.federation.audit.signing import Signer
+
+_SHORT = 3  # rounds in a row with too few updates, after which it is no use to go on
+_FOR_SUMS = ("fedavg", "fedprox", "fedadam", "fedyogi", "personalised")  # named where another rule meets a sealed sum
+
+
+class Coordinator:
+    """Trains one model with the nodes of a channel."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        task: Task,
+        rule: Rule,
+        settings: Rounds,
+        *,
+        mechanisms: Sequence[Mechanism] = (),
+        codec: Codec,
+        topology: Topology,
+        auditor: Auditor | None = None,
+        signer: Signer | None = None,
+        quality: Quality | None = None,
+        checkpoint: Path | None = None,
+        on_round: Callable[[Round], None] | None = None,
+        between: Callable[[int], Pause | None] | None = None,
+        rebuild: Rebuild | None = None,
+        observe: Callable[[int, Arrays, Sequence[Update]], None] | None = None,
+        deploy: Mapping[str, Value] | None = None,
+        speeds: Mapping[str, float] | None = None,
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            between: asked before every round, with the number of those that ended: whether to pause, cancel, or change the topology.
+            rebuild: service topology reconstruction; None: nodes that are out are left out.
+            observe: sees each round's number, weights and updates before they are aggregated; of a sealed sum nothing.
+            deploy: what owners are told beside the task (owner_kit.deployed_values).
+            speeds: seconds a training step takes each node, as far as the FMLMS knows; else as the nodes themselves report.
+
+        Raises:
+            FederationError: rule and mechanisms do not go together.
+        """
+        self.channel, self.task, self.rule, self.settings = channel, task, rule, settings
+        self.mechanisms, self.auditor, self.quality = tuple(mechanisms), auditor, quality
+        self.on_round, self.between, self.observe = on_round, between, observe
+        self._seal = sealing(self.mechanisms)
+        if self._seal is not None:
+            check_rule(rule, self._seal, _FOR_SUMS)
+        self._combiner = Combiner(rule, self.mechanisms, settings.seed)
+        self._post = Post(channel, sender=topology.coordinator, request=task.request, signer=signer, auditor=auditor)
+        self._judge = Judge(self._post, rule)
+        self._gatherer = Gatherer(self._post, rule, codec, self.mechanisms, Pacing.reported(speeds or {}))
+        self._first, self._rebuild = topology, rebuild or pruned(topology)
+        self._told = dict(deploy or {})
+        self._checkpoint = None if checkpoint is None else Checkpoint(checkpoint, self._identity(codec))
+        self._deployed: dict[str, Parcel] = {}
+        self._states: dict[str, NodeState] = {}
+
+    def run(self, initial: Arrays) -> Outcome:
+        """Train from these weights, or from where the checkpoint stands, until something ends it.
+
+        Raises:
+            FederationError: too few nodes are left, or answer; what was done so far is in the checkpoint.
+            CellwrightError: whatever else cannot go on.
+        """
+        self._begin(initial)
+        progress = self.progress
+        while progress.ended is None:
+            progress.limit(self.settings)
+            if progress.ended is None and (pause := self.between(progress.round) if self.between else None):
+                if pause.kind == "pause":
+                    return self._outcome("paused", pause.reason, progress.current)
+                self._paused(pause)
+            if progress.ended is None:
+                self._round()
+        return self._finish()
+
+    def dismiss(self) -> None:
+        """Tell the nodes that the training is over, so that they forget its task."""
+        peers = self.crew.peers()
+        self._post.ask(
+            "finish", dict.fromkeys(peers, Parcel()), Ledger(), round_=self.progress.round + 1, wait_s=self.settings.deadline_s
+        )
+
+    # -- beginning
+
+    def _begin(self, initial: Arrays) -> None:
+        saved = self._checkpoint.load() if self._checkpoint else None
+        s = self.settings
+        if saved is None:
+            current = {name: array.copy() for name, array in initial.items()}
+            self.progress = Progress(current, s.local.learning_rate, s.rounds)
+            self.crew = Crew.of(self._first, self.channel.nodes())
+        else:
+            self.progress, self.crew = saved.progress, saved.crew
+        self.progress.attempt += 1
+        self._post.resume(self.progress.attempt)
+        self._collector = Collector(self._gatherer, self._judge, self.crew, s)
+        self.rule.bind(self.task)
+        self.rule.place(self.crew.topology.regions)
+        if saved is not None:
+            self._restore(saved)
+        self._notice([], Ledger())
+        self._deploy(self.crew.peers())
+        self.crew.check(s.least_owners)
+        if saved is not None:
+            self._again(saved)
+        self._keep()
+
+    def _restore(self, saved: Saved) -> None:
+        self.rule.restore(saved.rule)
+        for mechanism, state in zip(self.mechanisms, saved.mechanisms, strict=True):
+            mechanism.restore(state)
+        if self.auditor is not None and saved.auditor:
+            self.auditor.restore(saved.auditor)
+        self._gatherer.pacing = saved.pacing
+
+    def _again(self, saved: Saved) -> None:
+        """The nodes' states, and what was under way, as they were when the checkpoint was written."""
+        if saved.nodes and isinstance(self.channel, Stateful):
+            self.channel.restore(saved.nodes)
+        self._states = saved.nodes
+        here = set(self.crew.peers())
+        under_way = {owner: sent for owner, sent in saved.under_way.items() if owner in here}
+        longest_s, began = max((sent.ago_s for sent in under_way.values()), default=0.0), self.channel.now()
+        for ago_s in sorted({sent.ago_s for sent in under_way.values()}, reverse=True):
+            group = {owner: sent for owner, sent in under_way.items() if sent.ago_s == ago_s}
+            self._gatherer.wait(began + longest_s - ago_s)
+            if self.rule.timing == "asynchronous":
+                self._judge.ask({owner: sent.start for owner, sent in group.items()}, self.progress.round)
+            again = {owner: Sent(sent.round, sent.local, sent.start, sent.extra) for owner, sent in group.items()}
+            self._gatherer.again(again, self.progress.round)
+        self._gatherer.wait(began + longest_s)
+
+    def _deploy(self, nodes: Sequence[str]) -> None:
+        """Send the task, and each node's part of the topology (M.3387 8.4.1, 9.1); who cannot take it takes no part."""
+        seen, base = views(self.crew.topology), messages.deploy(self.task, **self._told).values
+        parcels = {
+            node: Parcel(values={**base, "role": _role(self.crew.topology, node), "topology": seen[node].model_dump_json()})
+            for node in nodes
+            if node in seen
+        }
+        ledger, p = Ledger(), self.progress
+        answers = self._post.ask("deploy", parcels, ledger, round_=p.round, wait_s=self.settings.deadline_s)
+        self._deployed |= answers.parcels
+        for node, parcel in answers.parcels.items():
+            self._meet(node, parcel)
+        why = {**answers.refused, **answers.failed}
+        why |= {node: "it did not answer in time" for node in parcels if node not in answers.parcels and node not in why}
+        for reason in dict.fromkeys(why.values()):
+            self.crew.drop([n for n in why if why[n] == reason], f"the task could not be deployed: {reason}", self._rebuild)
+        if why:
+            self.rule.place(self.crew.topology.regions)
+
+    def _meet(self, node: str, reply: Parcel) -> None:
+        """What a node says of itself when it takes the task."""
+        examples, pace = reply.values.get("examples"), reply.values.get("seconds_per_step")
+        if isinstance(examples, int):
+            self.progress.examples[node] = examples
+            if self.auditor is not None:
+                self.auditor.deployed(node, examples)
+            if examples == 0:
+                self.crew.empty.add(node)
+        if isinstance(pace, float):
+            self._gatherer.pacing.told(node, pace)
+
+    # -- a round
+
+    def _round(self) -> None:
+        p, s = self.progress, self.settings
+        ledger, events, began = Ledger(), list[str](), self.channel.now()
+        self._notice(events, ledger)
+        self.crew.check(s.least_owners)
+        local = replace(s.local, learning_rate=p.learning_rate)
+        turn = Turn(p.round + 1, p.current, local, self.rule.deadline_s(s.deadline_s), ledger, p.latest)
+        self._gatherer.forget(turn.deadline_s)
+        if not self._affordable(turn):
+            return
+        collected = self._collect(turn)
+        self._account(turn, collected)
+        self._notice(events, ledger)
+        if self.rule.timing != "asynchronous":
+            self._gatherer.late(ledger, turn.round)
+        counted = self._aggregate(turn, collected, events)
+        if counted and self.rule.timing != "asynchronous":
+            idle = [node for node in self.crew.peers() if node not in self._gatherer.flight]
+            p.latest |= self._judge.judged(idle, p.current, turn.round, ledger, wait_s=s.deadline_s)
+        for node, entry in sorted(ledger.entries.items()):
+            if entry.fate != "late" or node in collected.asked:  # late once, however many rounds it is
+                self.crew.heard(node, entry.fate)
+        self._close(turn, events, self.channel.now() - began, counted=counted)
+
+    def _collect(self, turn: Turn) -> Collected:
+        if self._seal is not None:
+            return self._collector.sealed(turn, self._seal)
+        if self.rule.timing == "asynchronous":
+            return self._collector.as_they_come(turn)
+        return self._collector.together(turn)
+
+    def _aggregate(self, turn: Turn, collected: Collected, events: list[str]) -> bool:
+        """The next weights, if enough updates came; whether they did.
+
+        Raises:
+            FederationError: too few came in several rounds running.
+        """
+        p, updates = self.progress, collected.updates
+        least = self.rule.least if self.rule.timing == "asynchronous" else max(self.settings.least_owners, self.rule.least)
+        if len(updates) < least:
+            p.short += 1
+            events.append(
+                collected.why
+                or f"{len(updates)} of {len(collected.asked)} updates came, at least {least} are needed: not counted"
+            )
+            if p.short >= _SHORT:
+                raise FederationError(self._too_few(turn.ledger, len(updates), len(collected.asked), least, collected.why))
+            return False
+        p.short = 0
+        if collected.total is not None and collected.like is not None:
+            p.current = self._combiner.sealed(p.current, collected.total, collected.like, updates, turn.round)
+        else:
+            if self.observe is not None:
+                self.observe(turn.round, p.current, updates)
+            for owner, share in self._combiner.weights(updates).items():
+                turn.ledger.of(owner).weight = share
+            p.current = self._combiner.plain(p.current, updates, turn.round)
+        p.examples |= {u.owner: u.examples for u in updates}
+        return True
+
+    def _too_few(self, ledger: Ledger, came: int, asked: int, least: int, why: str) -> str:
+        reasons = [f"{owner}: {e.fate}, {e.reason}" for owner, e in sorted(ledger.entries.items()) if e.reason][:5]
+        return (
+            f"'{self.task.request}' cannot go on: in {_SHORT} rounds running too few updates came, last {came} of {asked}, at least "
+            f"{least} are needed ({why or '; '.join(reasons) or 'no reason is known'}); lengthen federation.deadline_s, bring more "
+            "nodes, or lower federation.least_owners"
+        )
+
+    def _close(self, turn: Turn, events: list[str], seconds: float, *, counted: bool) -> None:
+        """Record the round, judge it, and keep all of it."""
+        p, s = self.progress, self.settings
+        p.round = turn.round
+        p.spend(seconds, turn.ledger.energy_j())
+        if s.budget_j is not None and p.energy_j is None:
+            raise FederationError(
+                "federation.budget_j is set, but no owner says how much energy it spends; meter it (energy), or unset it"
+            )
+        judged = self._judged()
+        record = self._record(turn, judged, events, seconds)
+        decision = self._decide(record, judged, counted=counted)
+        p.records.append(record.model_copy(update={"decision": decision, "events": tuple(events)}))
+        self._keep()
+        if self.on_round is not None:
+            self.on_round(p.records[-1])
+
+    def _judged(self) -> Total:
+        """Over all owners; of an asynchronous rule only once all have been heard of, since a few are not all."""
+        p, here = self.progress, self.crew.peers()
+        if self.rule.timing == "asynchronous" and any(node not in p.latest for node in here):
+            return Total(None, None, None)
+        return total(p.latest[node] for node in here if node in p.latest)
+
+    def _record(self, turn: Turn, judged: Total, events: list[str], seconds: float) -> Round:
+        up_bytes, down_bytes = turn.ledger.bytes()
+        spent = self._spent()
+        return Round(
+            round=turn.round,
+            topology=self.crew.topology.version,
+            owners=turn.ledger.records(),
+            validation_loss=judged.loss,
+            mae=judged.mae,
+            mse=judged.mse,
+            learning_rate=turn.local.learning_rate,
+            epsilon=spent.epsilon if spent else None,
+            delta=spent.delta if spent else None,
+            up_bytes=up_bytes,
+            down_bytes=down_bytes,
+            seconds=seconds,
+            events=tuple(events),
+        )
+
+    def _decide(self, record: Round, judged: Total, *, counted: bool) -> str:
+        """Keep the best, patience and target; then quality management (M.3387 9.5). Says what was decided."""
+        p, s, words = self.progress, self.settings, list[str]()
+        if counted and judged.loss is not None:
+            state = {} if self.rule.one_model else {name: array.copy() for name, array in self.rule.state().items()}
+            words.append(p.judge(judged.loss, state, s))
+        if s.target_mse is not None and judged.mse is not None and counted and judged.mse <= s.target_mse:
+            p.best, p.best_loss = p.current, judged.loss if judged.loss is not None else p.best_loss
+            p.end("target", f"the validation MSE is {judged.mse:.6g}, at most {s.target_mse:g} was asked for")
+        if self.rule.closed_form and counted:
+            p.end("converged", "a closed form is solved in one round")
+        if self.quality is not None:
+            decision = self.quality.decide([*p.records, record])
+            words.append(decision.words)
+            p.learning_rate *= decision.rate_factor
+            p.rounds_allowed += decision.more_rounds
+            if decision.drop:
+                words.append(self.crew.drop(decision.drop, decision.words or "quality management", self._rebuild))
+                self.rule.place(self.crew.topology.regions)
+            if decision.stop is not None:
+                p.end(decision.stop, decision.words)
+        return "; ".join(w for w in words if w)
+
+    # -- privacy
+
+    def _affordable(self, turn: Turn) -> bool:
+        """Whether every privacy budget allows one more round; ends the training where one does not."""
+        planned = self._participation(turn, self.crew.peers(), turn.local.steps)
+        for mechanism in self.mechanisms:
+            if not mechanism.fits(planned):
+                spent = mechanism.spent
+                done = f"; {spent.epsilon:.4g} of it is spent (δ = {spent.delta:g}, {spent.unit})" if spent else ""
+                self.progress.end("privacy_budget", f"{mechanism.title}: round {turn.round} would go over the budget of ε{done}")
+                return False
+        return True
+
+    def _account(self, turn: Turn, collected: Collected) -> None:
+        """Whoever was asked may have sent something, counted or not."""
+        if collected.asked:
+            steps = [e.steps for e in turn.ledger.entries.values()]
+            done = self._participation(turn, collected.asked, max([*steps, turn.local.steps]))
+            for mechanism in self.mechanisms:
+                mechanism.account(done)
+
+    def _participation(self, turn: Turn, owners: Sequence[str], steps: int) -> Participation:
+        """What is not known counts as the worst: an owner that has not told its windows, as one of a single window."""
+        asked = [owner for owner in owners if owner not in self.crew.empty]
+        examples = min((self.progress.examples.get(owner, 1) for owner in asked), default=1)
+        return Participation(turn.round, len(asked), len(self.crew.peers()), steps, turn.local.batch, max(1, examples))
+
+    def _spent(self) -> Spent | None:
+        """The largest ε of those that are counted."""
+        known = [spent for m in self.mechanisms if (spent := m.spent) is not None]
+        return max(known, key=lambda spent: spent.epsilon, default=None)
+
+    # -- topology
+
+    def _notice(self, events: list[str], ledger: Ledger) -> None:
+        """See who vanished and who came back, and rebuild the topology (M.3387 8.4.1)."""
+        before = set(self.crew.gone)
+        told = self.crew.notice(set(self.channel.nodes()), self._rebuild)
+        failing = self.crew.drop(self.crew.failing(), "it failed too often in a row", self._rebuild)
+        back = sorted(before - set(self.crew.gone))
+        for node in self.crew.out():
+            if self._gatherer.flight.pop(node, None) is not None:
+                ledger.left_out(node, "lost", "it vanished before its update came")
+        if told or failing:
+            events += [words for words in (told, failing) if words]
+            self.rule.place(self.crew.topology.regions)
+        if back and self._deployed:
+            self._deploy(back)
+
+    def _paused(self, pause: Pause) -> None:
+        """Cancel, or go on with another topology."""
+        if pause.topology is None:
+            self.progress.end("stopped", pause.reason)
+            return
+        self.crew.adopt(pause.topology)
+        self.rule.place(pause.topology.regions)
+        self._notice([], Ledger())
+        self._deploy([node for node in self.crew.peers() if node not in self._deployed])
+
+    # -- keeping
+
+    def _keep(self) -> None:
+        """Write the checkpoint."""
+        if self._checkpoint is None:
+            return
+        now, flight = self.channel.now(), self._gatherer.flight
+        nodes = self.channel.states() if isinstance(self.channel, Stateful) else {}
+        for owner in flight:  # it will be asked again, from the state that it had then
+            nodes.pop(owner, None)
+            if owner in self._states:
+                nodes[owner] = self._states[owner]
+        self._states = nodes
+        saved = Saved(self.progress, self.crew, self._gatherer.pacing, self.rule.state(), [m.state() for m in self.mechanisms])
+        saved.auditor = self.auditor.state() if self.auditor is not None else b""
+        saved.nodes = nodes
+        saved.under_way = {o: UnderWay(s.round, s.local, s.start, s.extra, now - s.at) for o, s in flight.items()}
+        self._checkpoint.save(saved)
+
+    def _identity(self, codec: Codec) -> str:
+        """What a checkpoint must have been made with to be gone on from."""
+        s = self.settings
+        parts: tuple[Any, ...] = (self.rule, codec, *self.mechanisms)
+        kinds = [[type(part).__module__, repr(part.options)] for part in parts]
+        return json.dumps([self.task.model_dump(mode="json"), kinds, s.seed, s.fraction, asdict(s.local)])
+
+    # -- the end
+
+    def _finish(self) -> Outcome:
+        p = self.progress
+        arrays = p.best or p.current
+        if p.best and not self.rule.one_model:
+            self.rule.restore(p.best_rule)
+        return self._outcome(p.ended or "stopped", p.reason, arrays)
+
+    def _outcome(self, status: Status, reason: str, arrays: Arrays) -> Outcome:
+        p, ledger, here = self.progress, Ledger(), self.crew.peers()
+        tested = {}
+        if status != "paused":
+            tested = self._judge.judged(here, arrays, p.round + 1, ledger, wait_s=self.settings.deadline_s, span="test")
+        reliable = self.auditor.reliability if self.auditor is not None else self._reliability
+        return Outcome(
+            arrays=arrays,
+            own={} if self.rule.one_model else {owner: self.rule.start_for(owner, arrays) for owner in here},
+            rounds=tuple(p.records),
+            status=status,
+            reason=reason,
+            evaluations=tested,
+            topology=self.crew.topology,
+            reliability={node: reliable(node) for node in sorted({*here, *self.crew.out()})},
+            lost=self.crew.out(),
+            deployed=self._deployed,
+        )
+
+    def _reliability(self, node: str) -> float:
+        return self.crew.reliability.get(node, 1.0)
+
+
+def _role(topology: Topology, node: str) -> str:
+    return "coordinator" if node in topology.regions else "data_owner"
