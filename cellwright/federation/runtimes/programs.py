@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cellwright.federation.contract import Node
-from cellwright.federation.runtimes.apps import client_app
+from cellwright.federation.contract import Node, Value
+from cellwright.federation.runtimes.apps import client_app, server_app
+from cellwright.federation.runtimes.channel import FlowerChannel
 from cellwright.federation.runtimes.memory import FolderMemory
 from cellwright.federation.runtimes.settings import read
 
@@ -32,4 +34,12 @@ def owner(context: Any) -> Node:
     return DataOwner(settings.owner, Path(settings.panel), kit)
 
 
+def coordinator(channel: FlowerChannel, config: Mapping[str, Value]) -> None:
+    """Run the job in the folder that the run's configuration names."""
+    from cellwright.federation.runtimes.jobs import coordinate
+
+    coordinate(channel, Path(str(config["folder"])))
+
+
 client = client_app(owner, FolderMemory())
+server = server_app(coordinator)

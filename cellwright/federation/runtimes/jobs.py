@@ -1,0 +1,204 @@
+"""A training as files, so that a ServerApp's process can run it: what to do in `job.json` and `start.safetensors`, and what came of it.
+
+    job.json start.safetensors  ->  rounds.jsonl  checkpoint.safetensors  audit.jsonl  outcome.safetensors
+
+The same function coordinates it in both runtimes. A job that is run again in its folder resumes at the round it was in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from cellwright.errors import FederationError
+from cellwright.federation.audit.auditor import Auditor
+from cellwright.federation.audit.log import AuditLog
+from cellwright.federation.audit.rules import Form, Rules
+from cellwright.federation.audit.signing import Signer
+from cellwright.federation.contract import Arrays, Channel, Evaluation, Parcel, Spec, Task
+from cellwright.federation.management.records import Topology
+from cellwright.federation.results import Round
+from cellwright.federation.rounds import Outcome, Quality, Rounds
+from cellwright.files import write_bytes, write_text
+from cellwright.params import Federation
+
+JOB, START, OUTCOME, ROUNDS, AUDIT, CHECKPOINT = (
+    "job.json",
+    "start.safetensors",
+    "outcome.safetensors",
+    "rounds.jsonl",
+    "audit.jsonl",
+    "checkpoint.safetensors",
+)
+
+_EVALUATION = TypeAdapter(Evaluation)
+
+
+class Job(Spec):
+    """All that a coordinator must know."""
+
+    task: Task
+    federation: Federation  # rule, rounds, privacy, compression, audit, checkpoints
+    gradient_clip: float | None = 1.0
+    topology: Topology
+    keys: dict[str, str] | None = None  # the owners' Ed25519 public keys, hex; None: nothing is signed
+    signing: str | None = None  # file of the coordinator's Ed25519 key; None: nothing is signed
+
+
+def write_job(folder: Path, job: Job, start: Arrays) -> None:
+    """Put a job into its folder."""
+    write_text(folder / JOB, job.model_dump_json(indent=2) + "\n")
+    _save(folder / START, {(): start}, {})
+
+
+def coordinate(
+    channel: Channel, folder: Path, *, quality: Quality | None = None, on_round: Callable[[Round], None] | None = None
+) -> Outcome:
+    """Run the job in a folder with the nodes of a channel, and leave the outcome there.
+
+    Raises:
+        FederationError: the job cannot be read, or the training cannot go on.
+    """
+    job, start = _read_job(folder)
+    signer = None if job.signing is None else Signer.from_file(Path(job.signing))
+    log = AuditLog.open(folder / AUDIT, signer) if job.federation.audit else None
+    try:
+        outcome = _coordinator(channel, job, start, folder, log, signer, quality, _told(folder, on_round)).run(start)
+    finally:
+        if log is not None:
+            log.close()
+    write_outcome(folder, outcome)
+    return outcome
+
+
+def _coordinator(
+    channel: Channel,
+    job: Job,
+    start: Arrays,
+    folder: Path,
+    log: AuditLog | None,
+    signer: Signer | None,
+    quality: Quality | None,
+    on_round: Callable[[Round], None],
+) -> Any:
+    from cellwright.federation.aggregation import rule
+    from cellwright.federation.compression import codec
+    from cellwright.federation.coordinator import Coordinator
+    from cellwright.federation.owner_kit import deployed_values
+    from cellwright.federation.privacy import mechanism
+
+    f = job.federation
+    privacy = {name: f.privacy_options.get(name, {}) for name in f.privacy}
+    made, packed = rule(f.rule, f.rule_options), codec(f.compression, f.compression_options)
+    mechanisms = tuple(mechanism(name, options) for name, options in privacy.items())
+    form = Form(None if made.closed_form else start, packed, sealed=any(m.seals for m in mechanisms))
+    auditor = Auditor(Rules.of(f, made.timing), job.keys, log, form, request=job.task.request) if f.audit else None
+    return Coordinator(
+        channel,
+        job.task,
+        made,
+        Rounds.of(f, seed=job.task.seed, gradient_clip=job.gradient_clip),
+        mechanisms=mechanisms,
+        codec=packed,
+        topology=job.topology,
+        auditor=auditor,
+        signer=signer,
+        quality=quality,
+        checkpoint=folder / CHECKPOINT if f.checkpoints else None,
+        on_round=on_round,
+        deploy=deployed_values(privacy, f.compression, f.compression_options, share_scalers=f.share_scalers),
+    )
+
+
+def _told(folder: Path, on_round: Callable[[Round], None] | None) -> Callable[[Round], None]:
+    """Each round is a line of rounds.jsonl as soon as it has ended."""
+
+    def tell(record: Round) -> None:
+        with (folder / ROUNDS).open("a") as lines:
+            lines.write(record.model_dump_json() + "\n")
+        if on_round is not None:
+            on_round(record)
+
+    return tell
+
+
+def _read_job(folder: Path) -> tuple[Job, Arrays]:
+    try:
+        job = Job.model_validate_json((folder / JOB).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise FederationError(f"cannot read the job {folder / JOB} ({error}); start the federation again") from error
+    _, groups = _load(folder / START)
+    return job, groups[()]
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Leave an outcome in a folder, whole."""
+    groups: dict[tuple[str, ...], Arrays] = {("arrays",): outcome.arrays}
+    groups |= {("own", owner): arrays for owner, arrays in outcome.own.items()}
+    groups |= {("deployed", node): reply.arrays for node, reply in outcome.deployed.items()}
+    told = {
+        "rounds": [record.model_dump(mode="json") for record in outcome.rounds],
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "evaluations": {owner: asdict(e) for owner, e in outcome.evaluations.items()},
+        "topology": outcome.topology.model_dump(mode="json"),
+        "reliability": dict(outcome.reliability),
+        "lost": dict(outcome.lost),
+        "deployed": {node: dict(reply.values) for node, reply in outcome.deployed.items()},
+    }
+    write_text(folder / ROUNDS, "".join(record.model_dump_json() + "\n" for record in outcome.rounds))
+    _save(folder / OUTCOME, groups, told)
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """What `coordinate` left in a folder.
+
+    Raises:
+        FederationError: nothing yet, or it is damaged.
+    """
+    told, groups = _load(folder / OUTCOME)
+    return Outcome(
+        arrays=groups[("arrays",)],
+        own={path[1]: arrays for path, arrays in groups.items() if path[0] == "own"},
+        rounds=tuple(Round.model_validate(record) for record in told["rounds"]),
+        status=told["status"],
+        reason=told["reason"],
+        evaluations={owner: _EVALUATION.validate_python(e) for owner, e in told["evaluations"].items()},
+        topology=Topology.model_validate(told["topology"]),
+        reliability=told["reliability"],
+        lost=told["lost"],
+        deployed={node: Parcel(groups[("deployed", node)], {}, values) for node, values in told["deployed"].items()},
+    )
+
+
+def _save(path: Path, groups: Mapping[tuple[str, ...], Arrays], told: Mapping[str, Any]) -> None:
+    """Arrays by group and name, and what is told beside them, as one safetensors file; the order of names is kept."""
+    from safetensors.numpy import save
+
+    tensors = {
+        json.dumps([*group, name]): np.array(a, order="C", copy=None)
+        for group, arrays in groups.items()
+        for name, a in arrays.items()
+    }
+    names = [[list(group), list(arrays)] for group, arrays in groups.items()]
+    write_bytes(path, save(tensors, {"content": json.dumps({"told": told, "names": names})}))
+
+
+def _load(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], Arrays]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            content = json.loads((opened.metadata() or {})["content"])
+            groups = {tuple(g): {n: opened.get_tensor(json.dumps([*g, n])) for n in names} for g, names in content["names"]}
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise FederationError(
+            f"{path} is missing or damaged ({type(error).__name__}: {error}); run the federation again"
+        ) from error
+    return content["told"], groups
