@@ -12,6 +12,7 @@ cannot be mapped over windows (the selective scan of Mamba) takes them one by on
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -108,10 +109,10 @@ class ExampleGradients:
         from torch.func import grad, vmap
 
         self._network, self._parameters, self._loss = network, parameters, loss
-        self._twin = _mappable(network)
+        twin = _mappable(network)
+        self._twin, self._mappable = twin or network, twin is not None
         self._rest = {n: p.detach() for n, p in network.named_parameters() if n not in parameters} | dict(network.named_buffers())
         self._mapped = vmap(grad(self._one, has_aux=True), in_dims=(None, 0, 0, 0, 0), randomness="different")
-        self._mappable = self._twin is not None
 
     def __call__(self, batch: Batch) -> tuple[_Gradients, Tensor]:
         """The gradients of a batch; and (sum of the loss, measured targets)."""
@@ -120,7 +121,11 @@ class ExampleGradients:
             return {name: p.new_zeros((0, *p.shape)) for name, p in weights.items()}, torch.zeros(2)
         if self._mappable:
             try:
-                gradients, sums = self._mapped(weights, *batch)
+                with warnings.catch_warnings():
+                    warnings.filterwarnings(
+                        "ignore", "There is a performance drop"
+                    )  # torch maps some kernels one window at a time
+                    gradients, sums = self._mapped(weights, *batch)
             except RuntimeError:  # torch has no rule to map one of the network's kernels over windows
                 self._mappable = False
             else:

@@ -34,6 +34,7 @@ from cellwright.training.losses import forecast_loss
 
 VARIATE, CORRECTION = "c/", "dc/"  # the rule's own arrays: SCAFFOLD's variate to the owner, what it changed by from him
 
+_OF_OPACUS = ("grad_sample", "summed_grad")  # attributes of parameters: a gradient a window
 MOST_STEPS, MOST_BATCH = 100_000, 1_000_000  # of one round: more is a mistake, or an attack on the owner's machine
 
 
@@ -71,8 +72,7 @@ def train(
     local, owner = instruction.local, data.owner
     _check(owner, local)
     seed = _seed(data.task.seed, owner, instruction.round)
-    with shared.lock, seeding.lock, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with shared.lock, seeding.lock, _seeded(seed):
         shared.load(owner, start)
         with _trainable(shared, local, owner) as parameters:
             pulls = _Pulls(parameters, local, _corrections(instruction.extra, variate or {}, parameters))
@@ -98,6 +98,17 @@ def _seed(seed: int, owner: str, round_: int) -> int:
 
 
 @contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Dropout draws from this seed; what torch drew before goes on afterwards. Cheaper than `manual_seed`, which also seeds GPUs."""
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
+
+
+@contextmanager
 def _trainable(shared: SharedNetwork, local: Local, owner: str) -> Iterator[dict[str, nn.Parameter]]:
     """The parameters that this round changes; those that stay as they were sent get no gradient meanwhile."""
     frozen = [p for name, p in shared.parameters.items() if name.startswith(local.frozen)]
@@ -114,6 +125,8 @@ def _trainable(shared: SharedNetwork, local: Local, owner: str) -> Iterator[dict
             parameter.requires_grad_(True)
         for parameter in shared.parameters.values():
             parameter.grad = None
+            for left in _OF_OPACUS:
+                parameter.__dict__.pop(left, None)
 
 
 def _drawn(span: Span, local: Local, seed: int) -> Iterator[np.ndarray]:
@@ -136,7 +149,7 @@ def _steps(
     noise_seed: int | None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Each step done, its (sum of the loss, measured targets); the caller's pulls come after each."""
-    optimizer = _optimizer(list(parameters.values()), local)
+    optimizer = shared.optimizer(local, parameters)
     span, network, kind = data.training, shared.network, data.task.loss
     if local.dp_sgd is not None:
         private = PrivateSteps(network, parameters, optimizer, kind, local, len(span), noise_seed)
@@ -146,18 +159,13 @@ def _steps(
     for chosen in _drawn(span, local, seed):
         batch = data.batch(network, span, chosen)
         total, count = forecast_loss(kind, network.problem, network(batch.x, batch.known), batch)
-        optimizer.zero_grad(set_to_none=True)
-        (total / count.clamp(min=1)).backward()
+        for parameter in parameters.values():
+            parameter.grad = None
+        torch.autograd.backward(total / count.clamp(min=1))
         if local.gradient_clip is not None:
             nn.utils.clip_grad_norm_(parameters.values(), local.gradient_clip)
         optimizer.step()
         yield total.detach(), count
-
-
-def _optimizer(parameters: list[nn.Parameter], local: Local) -> torch.optim.Optimizer:
-    if local.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=local.learning_rate, weight_decay=local.weight_decay)
-    return torch.optim.AdamW(parameters, lr=local.learning_rate, weight_decay=local.weight_decay, fused=local.dp_sgd is None)
 
 
 class _Pulls:

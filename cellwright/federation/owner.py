@@ -5,7 +5,7 @@
     train          weights, how to train                 an update: protected, then encoded or sealed
     evaluate       weights, a span                       sums of errors
     stage_<name>   a stage of a sealed sum               its answer
-    metadata       nothing                               what it says of its data, no value of them
+    metadata       nothing                               what it says of its data (data/metadata.py)
     finish         nothing                               nothing; it forgets the task
 
 No array of a reply is made of raw data but the scaler's, and that only where the task shares scalers. What must last from one message to
@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from cellwright.errors import Refused
 from cellwright.federation import messages
@@ -29,6 +29,7 @@ from cellwright.federation.node_meter import NodeMeter
 from cellwright.federation.owner_data import OwnerData, forget, owner_data
 from cellwright.federation.owner_kit import COMPRESSION, PRIVACY, SHARES, Channelled, OwnerKit, channelled
 from cellwright.federation.owner_update import leaving, own_weights, plain, sealing_side, statistics, trained
+from cellwright.panel import Panel
 
 if TYPE_CHECKING:
     from cellwright.federation.privacy._contract import OwnerSide
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["DataOwner", "OwnerKit"]
 
 STAGE = "stage_"
+Span = Literal["validation", "test"]
 _TASK, _SEALING, _SEEN, _SENT = "task", "sealing", "seen", "sent"  # blobs of the state, beside those of the kit
 _REQUESTS_KEPT = 256  # whose last sequence is remembered
 _SIGNATURE = "signature"
@@ -71,15 +73,17 @@ class DataOwner:
         handler = partial(self._stage, kind.removeprefix(STAGE)) if kind.startswith(STAGE) else handlers.get(kind)
         if handler is None:
             raise Refused(f"a data owner does not answer '{kind[:40]}'; it answers {', '.join(handlers)} and {STAGE}<name>")
-        request = messages.task_of(parcel).request if kind == "deploy" else self._request(kind, state)
+        request = self._request(kind, parcel, state)
         self._check_sender(parcel, state, request)
         return self._signed(handler(parcel, state), state, request)
 
-    def _request(self, kind: str, state: NodeState) -> str:
-        """The request that is deployed here; metadata may be asked for before any is."""
+    def _request(self, kind: str, parcel: Parcel, state: NodeState) -> str:
+        """The request that the message must be of; metadata may be asked for by any."""
+        if kind == "deploy":
+            return messages.task_of(parcel).request
+        if kind == "metadata":
+            return str(parcel.values.get("request", ""))
         if _TASK not in state.blobs:
-            if kind == "metadata":
-                return ""
             raise Refused(f"{self.name}: no task is deployed here; send 'deploy' before '{kind}'")
         return task_from(state.blobs[_TASK]).request
 
@@ -142,9 +146,7 @@ class DataOwner:
         """Errors of the weights sent, the owner's private ones over them, on its own span."""
         from cellwright.federation.local_evaluation import evaluate
 
-        mark, span = self._meter.mark(), parcel.values.get("span")
-        if span not in ("validation", "test"):
-            raise Refused(f"{self.name}: it is asked to evaluate on '{str(span)[:40]}'; the spans are validation and test")
+        mark, span = self._meter.mark(), self._span(parcel)
         data, shared = self._data(task_from(state.blobs[_TASK])), _shared(state.blobs[_TASK])
         if data.empty:
             found = Evaluation(self.name, span, 0, 0.0, 0.0, 0.0)
@@ -152,6 +154,12 @@ class DataOwner:
             weights = own_weights(shared, messages.under(parcel, messages.WEIGHTS), state)
             found = evaluate(shared, data, weights, span)
         return messages.evaluated(found, self._meter.usage(mark))
+
+    def _span(self, parcel: Parcel) -> Span:
+        asked = parcel.values.get("span")
+        if asked not in get_args(Span):
+            raise Refused(f"{self.name}: it is asked to evaluate on '{str(asked)[:40]}'; the spans are validation and test")
+        return cast(Span, asked)
 
     def _stage(self, stage: str, parcel: Parcel, state: NodeState) -> Parcel:
         """One stage of a sealed sum."""
@@ -168,14 +176,25 @@ class DataOwner:
         return messages.stage(answer, round_)
 
     def _metadata(self, parcel: Parcel, state: NodeState) -> Parcel:
-        """What the owner says of its data."""
-        from cellwright.federation.data.metadata import answer
+        """What the owner says of its data (M.3387 10.1); a new version only where the data changed, if it keeps a book.
 
-        return answer(self.name, self.folder, parcel)
+        Raises:
+            Refused: it would draw noise anew for everyone who asks, which adds up to no noise.
+        """
+        from cellwright.federation.data.metadata import describe, parcel_of
+
+        panel, kit = Panel.open(self.folder), self.kit
+        if kit.book is not None:
+            return parcel_of(kit.book.update(panel, self.name, kit.disclosure))
+        if kit.disclosure.quantiles == "noisy":
+            raise Refused(
+                f"{self.name}: noisy quantiles are told once a version, which a sealed book must keep; give the owner one"
+            )
+        return parcel_of(describe(panel, self.name, kit.disclosure))
 
     def _finish(self, parcel: Parcel, state: NodeState) -> Parcel:
         """Forget the task; what was seen and sent stays, so that nothing can be replayed."""
-        forget(self.folder, task_from(state.blobs[_TASK]))
+        forget(self.name, self.folder, task_from(state.blobs[_TASK]))
         state.arrays.clear()
         for name in set(state.blobs) - {_SEEN, _SENT}:
             del state.blobs[name]

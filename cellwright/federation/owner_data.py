@@ -130,7 +130,7 @@ def owner_data(owner: str, folder: Path, task: Task) -> OwnerData:
         Refused: a cadence, feature, target or rows that the task wants and the panel lacks; it is named.
         FormatError: no panel there, or one that is damaged.
     """
-    key = (str(folder), _stamp(folder), _digest(task))
+    key = ((owner, str(folder)), _stamp(folder), _digest(task))
     with _shelf.lock:
         found = _shelf.get(key)
         if found is None:
@@ -141,9 +141,9 @@ def owner_data(owner: str, folder: Path, task: Task) -> OwnerData:
         return found
 
 
-def forget(folder: Path, task: Task) -> None:
+def forget(owner: str, folder: Path, task: Task) -> None:
     """Let go of what was prepared."""
-    _shelf.drop(str(folder), _digest(task))
+    _shelf.drop((owner, str(folder)), _digest(task))
 
 
 def check(owner: str, schema: PanelSchema, task: Task, problem: Problem) -> None:
@@ -213,7 +213,7 @@ def _digest(task: Task) -> bytes:
     return hashlib.sha256(task.model_dump_json(exclude={"seed", "options", "model", "request"}).encode()).digest()
 
 
-_Key = tuple[str, object, bytes]
+_Key = tuple[tuple[str, str], object, bytes]
 
 
 class _Shelf:
@@ -234,9 +234,9 @@ class _Shelf:
         while len(self._kept) > 1 and self.bytes > MOST_BYTES:
             self.bytes -= self._kept.popitem(last=False)[1].bytes
 
-    def drop(self, folder: str, digest: bytes) -> None:
+    def drop(self, owner: tuple[str, str], digest: bytes) -> None:
         with self.lock:
-            for key in [key for key in self._kept if key[0] == folder and key[2] == digest]:
+            for key in [key for key in self._kept if key[0] == owner and key[2] == digest]:
                 self.bytes -= self._kept.pop(key).bytes
 
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from cellwright.errors import CellwrightError, Refused
 from cellwright.federation.contract import Value
+from cellwright.federation.data.metadata import Disclosure
 from cellwright.params import Energy
 
 if TYPE_CHECKING:
     from cellwright.federation.audit.signing import Signer
     from cellwright.federation.compression._contract import Codec
+    from cellwright.federation.data.book import MetadataBook
     from cellwright.federation.privacy._contract import Mechanism
 
 PRIVACY, COMPRESSION, SHARES = "privacy", "compression", "share_scalers"  # values of a "deploy" message
@@ -32,6 +34,8 @@ class OwnerKit:
         default_factory=dict
     )  # other owners' Ed25519 keys, hex, known otherwise than by the coordinator
     energy: Energy | None = None  # None: energy is not known
+    disclosure: Disclosure = field(default_factory=Disclosure)  # what it tells of its data beyond their form
+    book: MetadataBook | None = None  # its sealed metadata; None: they are made anew each time
     exogenous: tuple[str, ...] = ()  # files of series joined by time that a task may have it read
     noise_seed: int | None = None  # of DP-SGD, for tests: hides nothing
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cellwright.errors import Refused
-from cellwright.federation.contract import Arrays, Task
+from cellwright.federation.contract import Arrays, Local, Task
 from cellwright.federation.initial import load, network_of, task_from, travelling
 from cellwright.federation.owner_data import OwnerData
 from cellwright.training.losses import forecast_loss
@@ -32,6 +32,7 @@ class SharedNetwork:
         self.first = self.arrays()  # weights as they were built
         self._whole = {name: tensor.clone() for name, tensor in self.network.state_dict().items()} if self.closed_form else {}
         self._loss = task.loss
+        self._optimizers: dict[object, torch.optim.Optimizer] = {}
         self._seconds_per_step: float | None = None
 
     @property
@@ -67,6 +68,20 @@ class SharedNetwork:
     def arrays(self) -> Arrays:
         """Copies of the weights that travel."""
         return {name: tensor.numpy().copy() for name, tensor in self._travelling.items()}
+
+    def optimizer(self, local: Local, parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
+        """An optimiser that remembers nothing; made once for equal settings, since making one costs as much as a small step."""
+        key = (local.optimizer, local.learning_rate, local.weight_decay, local.frozen, local.dp_sgd is None)
+        if key not in self._optimizers:
+            self._optimizers.clear()
+            chosen, rate, decay = list(parameters.values()), local.learning_rate, local.weight_decay
+            self._optimizers[key] = (
+                torch.optim.SGD(chosen, lr=rate, weight_decay=decay)
+                if local.optimizer == "sgd"
+                else torch.optim.AdamW(chosen, lr=rate, weight_decay=decay, fused=local.dp_sgd is None)
+            )
+        self._optimizers[key].state.clear()
+        return self._optimizers[key]
 
     def reset(self) -> None:
         """A closed form as it was built: what was fitted here is not left for others."""
