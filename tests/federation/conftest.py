@@ -1,6 +1,6 @@
 """A tiny network of four sites, twelve days by the hour, each unlike the others; cut so that each site is an owner of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +78,70 @@ def owner_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     panel = tiny_panel()
     return cut(panel, groups(panel.schema, "site"), tmp_path_factory.mktemp("owners"))
+
+
+class SealedSum:
+    """All stages of a sealed sum among owners who drop out where the test says."""
+
+    def __init__(self, name: str, vectors: dict[str, np.ndarray], options: dict[str, object], anew: bool) -> None:
+        from cellwright.federation.privacy import mechanism
+
+        self.mechanism, self.vectors = mechanism(name, options), vectors
+        self.there = set(vectors)
+        self.side = self.mechanism.coordinator_side(tuple(sorted(vectors)), seed=1)
+        self.anew = anew  # whether every message finds an owner that knows its state alone
+        self.owners = {owner: self.mechanism.owner_side(owner, seed=1) for owner in vectors}
+        self.sealed: dict[str, dict[str, bytes]] = {}
+        self.change: dict[str, Callable[[dict], dict]] = {}  # by stage: what becomes of the replies on their way
+
+    def owner(self, name: str):
+        """The owner as it was after its last message."""
+        if self.anew:
+            state = self.owners[name].state()
+            self.owners[name] = self.mechanism.owner_side(name, seed=1)
+            self.owners[name].restore(state)
+        return self.owners[name]
+
+    def stage(self, stage: str, *, gone: Iterable[str] = ()) -> dict[str, dict[str, bytes]]:
+        """Ask, and take the answers of those who are not gone."""
+        asked = self.side.ask(stage, tuple(sorted(self.there)))
+        self.there = {owner for owner in asked if owner not in set(gone)}
+        replies = {}
+        for name in sorted(self.there):
+            replies[name] = self.owner(name).answer(stage, asked[name])
+        self.side.take(stage, self.change.get(stage, dict)(replies))
+        return replies
+
+    def seal(self, *, gone: Iterable[str] = ()) -> None:
+        """The owners' vectors."""
+        self.there -= set(gone)
+        for name in sorted(self.there):
+            self.sealed[name] = self.owner(name).seal(self.vectors[name])
+        self.side.collect(self.sealed, len(next(iter(self.vectors.values()))))
+
+    def run(self, gone: dict[str, Iterable[str]] | None = None, *, until: str = "") -> np.ndarray:
+        """The whole round, the sum in the grid's steps; or up to a stage, not included."""
+        gone = gone or {}
+        for stage in (*self.mechanism.before, "seal", *self.mechanism.after):
+            if stage == until:
+                return np.zeros(0)
+            if stage == "seal":
+                self.seal(gone=gone.get(stage, ()))
+            else:
+                self.stage(stage, gone=gone.get(stage, ()))
+        return self.side.integers()
+
+    def expected(self) -> np.ndarray:
+        """The sum of the rounded vectors of those that sent one, worked out in the clear."""
+        return sum(self.mechanism.options.grid.integers(self.vectors[name]) for name in self.sealed)
+
+
+@pytest.fixture
+def sealed_sum() -> Callable[..., SealedSum]:
+    """`sealed_sum("ckks", owners, length)`: vectors are drawn; further options as keywords."""
+
+    def make(name: str, owners: int, length: int = 40, *, anew: bool = False, **options: object) -> SealedSum:
+        rng = np.random.default_rng(owners)
+        return SealedSum(name, {f"o{i:02d}": rng.normal(0, 3, length) for i in range(owners)}, options, anew)
+
+    return make

@@ -1,27 +1,37 @@
-"""Privacy mechanisms (M.3387 10.5), one a file."""
+"""Privacy mechanisms, one a file (M.3387 10.5); docs/privacy.md says what each protects against, costs and leaves.
+
+noise          local_dp (at the owner), central_dp (on the average), dp_sgd (in training, by window)
+sealed sums    secure_aggregation (pairwise masks), ckks (homomorphic encryption)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from cellwright.families import member, members
+
 if TYPE_CHECKING:
     from cellwright.federation.privacy._contract import Mechanism
 
-FAMILY = "cellwright.federation.privacy"
+__all__ = ["mechanism", "names"]
+
+
+def names() -> tuple[str, ...]:
+    """The mechanisms there are, sorted."""
+    return members(__name__)
 
 
 def mechanism(name: str, options: Mapping[str, Any] | None = None) -> Mechanism:
-    """The mechanism of that name, with options as in `federation.privacy_options.<name>`.
+    """A mechanism with its options (`federation.privacy`, `federation.privacy_options`), with nothing spent yet.
 
     Raises:
         UnknownName: there is no such mechanism; the message lists those there are.
-        ParamsError: an unknown option, a value of the wrong type or out of range.
+        ParamsError: an option that it does not have (the nearest is named), or a value out of range.
     """
-    from cellwright.families import member
     from cellwright.training.candidates import parse_options
 
-    module = member(FAMILY, name, what="privacy mechanism")
-    parsed = parse_options(module.Options, options or {}, name, where=f"federation.privacy_options.{name}")
-    made: Mechanism = module.Mechanism(parsed)
+    module = member(__name__, name, what="privacy mechanism")
+    where = f"federation.privacy_options.{name}"
+    made: Mechanism = module.Mechanism(parse_options(module.Options, options or {}, name, where=where))
     return made
