@@ -11,7 +11,7 @@ from cellwright.errors import FederationError, Refused
 from cellwright.federation.contract import Parcel
 from cellwright.federation.data.book import MetadataBook
 from cellwright.federation.data.keyring import FileKey
-from cellwright.federation.data.metadata import LEVELS, Disclosure, answer, describe, metadata_of, parcel_of
+from cellwright.federation.data.metadata import LEVELS, Disclosure, describe, metadata_of, parcel_of
 from cellwright.federation.data.sealed import SealedStore
 from cellwright.panel import Feature, Panel, PanelSchema, Segment
 
@@ -179,22 +179,3 @@ def test_the_coordinator_keeps_everyones_sealed_and_each_version_once(book):
     assert book.newest("c") is None
     raw = b"".join(path.read_bytes() for path in book.store.folder.rglob("*.sealed"))
     assert b"prb" not in raw
-
-
-def test_an_owner_answers_with_the_form_alone_unless_it_decided_otherwise(tmp_path):
-    folder = tmp_path / "a"
-    panel_of(LOAD).save(folder)
-    told = metadata_of(answer("a", folder, Parcel()), sender="a")
-    assert told.disclosure == "withheld"
-    assert not (tmp_path / "a.metadata").exists()
-    choice = tmp_path / "a.metadata" / "disclosure.json"
-    choice.parent.mkdir()
-    choice.write_text('{"quantiles": "noisy", "epsilon": 1.5}')
-    noisy = [metadata_of(answer("a", folder, Parcel()), sender="a") for _ in range(2)]
-    assert noisy[0] == noisy[1]  # being asked again spends nothing
-    assert noisy[0].epsilon == 1.5
-    panel_of(LOAD[:200]).save(folder)
-    assert metadata_of(answer("a", folder, Parcel()), sender="a").previous == noisy[0].version
-    choice.write_text('{"quantiles": "everything"}')
-    with pytest.raises(FederationError, match="nothing was told"):
-        answer("a", folder, Parcel())

@@ -73,6 +73,7 @@ class Auditor:
         self.rules, self.keys, self.log, self.request = rules, keys, log, request
         self.form = form or Form(like=None)
         self.round = 0
+        self._told: tuple[Parcel, str] | None = None  # what was sent last, and its digest
         self._nodes: dict[str, _Known] = {node: _Known(examples=n) for node, n in (examples or {}).items()}
 
     def check(self, kind: str, node: str, parcel: Parcel, *, round_: int) -> Verdict:
@@ -100,7 +101,9 @@ class Auditor:
     def sent(self, kind: str, node: str, parcel: Parcel, *, round_: int) -> None:
         """Log a message of the coordinator."""
         self._enter(round_)
-        self._write(Record(kind, node, round_, parcel.digest().hex(), "sent"))
+        if self._told is None or self._told[0] is not parcel:  # most often the same one goes to many
+            self._told = (parcel, parcel.digest().hex())
+        self._write(Record(kind, node, round_, self._told[1], "sent"))
 
     def reliability(self, node: str) -> float:
         """Share of the node's messages that were in order and in time, 0 … 1, ageing; 1 for one that never spoke."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -66,7 +66,7 @@ class AuditLog:
 
     def append(self, record: Record) -> str:
         """Write one record; returns its hash."""
-        fields = {"time": round(time.time(), 3), **asdict(record), "reason": record.reason[:_LONGEST_REASON]}
+        fields = {"time": round(time.time(), 3), **vars(record), "reason": record.reason[:_LONGEST_REASON]}
         line, digest = line_of(fields, self.records, self.head)
         with explained(self.path):
             _write(self._file, line)

@@ -12,7 +12,6 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -150,27 +149,6 @@ def metadata_of(parcel: Parcel, *, sender: str | None = None) -> Metadata:
     if sender is not None and found.owner != sender:
         raise Refused(f"'{sender}' sent metadata of '{found.owner}'; an owner describes only its own data")
     return found
-
-
-def answer(owner: str, folder: Path, parcel: Parcel) -> Parcel:  # the question holds nothing
-    """An owner's answer to a message of kind "metadata": those of the panel in `folder`, as it is now.
-
-    `<folder>.metadata/disclosure.json` is the owner's own decision about what is told (`Disclosure`); with it, what was told is kept
-    sealed beside it, so that being asked again spends no privacy budget. Without it nothing but the form is told.
-    """
-    from cellwright.federation.data.book import MetadataBook
-    from cellwright.federation.data.keyring import FileKey
-    from cellwright.federation.data.sealed import SealedStore
-
-    panel, home = Panel.open(folder), folder.with_name(folder.name + ".metadata")
-    choice = home / "disclosure.json"
-    if not choice.exists():
-        return parcel_of(describe(panel, owner, Disclosure()))
-    try:
-        disclosure = Disclosure.model_validate_json(choice.read_text())
-    except ValueError as error:
-        raise FederationError(f"{choice} is not a disclosure: {error}; nothing was told") from None
-    return parcel_of(MetadataBook(SealedStore(home / "sealed", FileKey(home / "key"))).update(panel, owner, disclosure))
 
 
 def _feature(panel: Panel, feature: Feature, disclosure: Disclosure, rng: np.random.Generator) -> FeatureMetadata:
