@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,11 @@ from cellwright.federation.audit.log import AuditLog
 from cellwright.federation.audit.rules import Form, Rules
 from cellwright.federation.audit.signing import Signer
 from cellwright.federation.contract import Arrays, Channel, Evaluation, Parcel, Spec, Task
+from cellwright.federation.coordinator import Coordinator
+from cellwright.federation.gain import Observer, gains
 from cellwright.federation.management.records import Topology
+from cellwright.federation.quality.evaluation import Policy
+from cellwright.federation.quality.incentive import Contribution
 from cellwright.federation.results import Round
 from cellwright.federation.rounds import Outcome, Quality, Rounds
 from cellwright.files import write_bytes, write_text
@@ -58,9 +62,18 @@ def write_job(folder: Path, job: Job, start: Arrays) -> None:
 
 
 def coordinate(
-    channel: Channel, folder: Path, *, quality: Quality | None = None, on_round: Callable[[Round], None] | None = None
+    channel: Channel,
+    folder: Path,
+    *,
+    quality: Quality | None = None,
+    on_round: Callable[[Round], None] | None = None,
+    hooks: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Run the job in a folder with the nodes of a channel, and leave the outcome there.
+
+    Args:
+        quality: quality management; None: as the job's parameters ask.
+        hooks: `between`, `rebuild` and `speeds` of the Coordinator, where the FMLMS can be reached from here.
 
     Raises:
         FederationError: the job cannot be read, or the training cannot go on.
@@ -69,7 +82,9 @@ def coordinate(
     signer = None if job.signing is None else Signer.from_file(Path(job.signing))
     log = AuditLog.open(folder / AUDIT, signer) if job.federation.audit else None
     try:
-        outcome = _coordinator(channel, job, start, folder, log, signer, quality, _told(folder, on_round)).run(start)
+        coordinator = _coordinator(channel, job, start, folder, log, signer, quality, _told(folder, on_round), hooks or {})
+        outcome = coordinator.run(start)
+        outcome = replace(outcome, contributions=_contributions(job, coordinator)) if outcome.status != "paused" else outcome
     finally:
         if log is not None:
             log.close()
@@ -86,10 +101,10 @@ def _coordinator(
     signer: Signer | None,
     quality: Quality | None,
     on_round: Callable[[Round], None],
-) -> Any:
+    hooks: Mapping[str, Any],
+) -> Coordinator:
     from cellwright.federation.aggregation import rule
     from cellwright.federation.compression import codec
-    from cellwright.federation.coordinator import Coordinator
     from cellwright.federation.owner_kit import deployed_values
     from cellwright.federation.privacy import mechanism
 
@@ -109,11 +124,32 @@ def _coordinator(
         topology=job.topology,
         auditor=auditor,
         signer=signer,
-        quality=quality,
+        quality=quality or _policy(f),
+        observe=Observer(made, f.contribution_rounds) if f.contribution and not made.closed_form else None,
+        **hooks,
         checkpoint=folder / CHECKPOINT if f.checkpoints else None,
         on_round=on_round,
         deploy=deployed_values(privacy, f.compression, f.compression_options, share_scalers=f.share_scalers),
     )
+
+
+def _policy(f: Federation) -> Policy:
+    return Policy(f.target, f.rounds, more_share=f.more_rounds, least_owners=f.least_owners)
+
+
+def _contributions(job: Job, coordinator: Coordinator) -> Mapping[str, Contribution]:
+    """What each owner contributed, from the rounds that were observed; nothing where no update could be seen."""
+    observer = coordinator.observe
+    if not isinstance(observer, Observer):
+        return {}
+
+    def judge(arrays: Arrays) -> float:
+        error = coordinator.error(arrays)
+        if error is None:
+            raise FederationError("no owner has a measured target in the validation span; set federation.contribution to false")
+        return error
+
+    return gains(observer, judge, orders=job.federation.contribution_orders, seed=job.task.seed)
 
 
 def _told(folder: Path, on_round: Callable[[Round], None] | None) -> Callable[[Round], None]:
@@ -150,6 +186,7 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
         "topology": outcome.topology.model_dump(mode="json"),
         "reliability": dict(outcome.reliability),
         "lost": dict(outcome.lost),
+        "contributions": {owner: asdict(c) for owner, c in outcome.contributions.items()},
         "deployed": {node: dict(reply.values) for node, reply in outcome.deployed.items()},
     }
     write_text(folder / ROUNDS, "".join(record.model_dump_json() + "\n" for record in outcome.rounds))
@@ -173,6 +210,7 @@ def read_outcome(folder: Path) -> Outcome:
         topology=Topology.model_validate(told["topology"]),
         reliability=told["reliability"],
         lost=told["lost"],
+        contributions={owner: Contribution(**c) for owner, c in told.get("contributions", {}).items()},
         deployed={node: Parcel(groups[("deployed", node)], {}, values) for node, values in told["deployed"].items()},
     )
 

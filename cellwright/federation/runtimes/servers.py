@@ -22,6 +22,10 @@ from cellwright.processes import PARENT
 LOOPBACK = "127.0.0.1"
 _STOP_S = 15.0
 _TAIL = 12  # lines of a log that an error shows
+_HINTS = {  # what Flower's words mean here
+    "Failed to activate SuperNode": ": the SuperLink does not know its key (run `cellwright federate admit` there)",
+    "CERTIFICATE_VERIFY_FAILED": ": the SuperLink shows no certificate of the CA that was given (take its ca.pem)",
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ class Process:
     def check(self) -> None:
         """Raises FederationError if it has ended."""
         if (code := self.handle.poll()) is not None:
-            raise FederationError(f"{self.name} ended with exit code {code}; {self.log} says:\n{self.tail()}")
+            said = self.tail()
+            hint = next((hint for words, hint in _HINTS.items() if words in said), "")
+            raise FederationError(f"{self.name} ended with exit code {code}{hint}; {self.log} says:\n{said}")
 
     def tail(self) -> str:
         """The last lines of its log."""
