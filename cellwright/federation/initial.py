@@ -50,15 +50,17 @@ def candidate_for(params: Params, schema: PanelSchema, key: str) -> Candidate:
         WrongUse: no such model, or options that it does not take.
         FederationError: a network that is none of the zoo: owners take no code.
     """
+    from cellwright.training import own_model
     from cellwright.training.candidates import resolve
 
-    candidate = resolve(params, schema, key if federated(key) else f"fedavg:{key}")
-    if candidate.model.replace("-", "_") not in members("models"):
+    parts = federated(key)
+    model, _ = own_model.split(parts.model if parts else key)
+    if own_model.is_foreign(model):
         raise FederationError(
-            f"'{candidate.model}' is no model of the zoo, so that its code would have to travel; owners train "
+            f"'{own_model.public(model)}' is no model of the zoo, so that its code would have to travel; owners train "
             f"{', '.join(members('models'))}"
         )
-    return candidate
+    return resolve(params, schema, key if parts else f"fedavg:{key}")
 
 
 def task_for(

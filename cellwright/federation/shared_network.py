@@ -47,6 +47,7 @@ class SharedNetwork:
             Refused: an array too few, too many, of another shape, or with values that are not finite.
         """
         if self.closed_form:  # tables of trees have sizes of their own
+            self.reset()
             load(self.network, arrays)
             self._travelling = travelling(self.network)
             return

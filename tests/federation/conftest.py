@@ -1,7 +1,10 @@
 """A tiny network of four sites, twelve days by the hour, each unlike the others; cut so that each site is an owner of its own."""
 
+import importlib.util
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -145,3 +148,16 @@ def sealed_sum() -> Callable[..., SealedSum]:
         return SealedSum(name, {f"o{i:02d}": rng.normal(0, 3, length) for i in range(owners)}, options, anew)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def toy() -> ModuleType:
+    """toy_nodes.py: nodes whose training is worked out by hand."""
+    path = Path(__file__).with_name("toy_nodes.py")
+    spec = importlib.util.spec_from_file_location("toy_nodes", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
