@@ -11,7 +11,7 @@ import numpy as np
 from cellwright.errors import FederationError
 from cellwright.federation.contract import Arrays, Evaluation, Local, Update
 from cellwright.federation.crew import Crew
-from cellwright.federation.gathering import Gatherer, shared
+from cellwright.federation.gathering import Gatherer, public
 from cellwright.federation.judging import Judge
 from cellwright.federation.ledger import Ledger
 from cellwright.federation.privacy._contract import Mechanism
@@ -87,7 +87,7 @@ class Collector:
         """Through a sealed sum; who drops out at any stage is left out."""
         self._drain(turn)
         asked = self._chosen(turn)
-        collected = Collected(asked, like=shared(turn.current, self.gatherer.local(turn.local, turn.round)))
+        collected = Collected(asked, like=public(turn.current, self.gatherer.local(turn.local, turn.round)))
         try:
             self._seal(turn, mechanism, collected)
         except FederationError as error:  # fewer than the threshold are left: this round is lost, the next may do better

@@ -24,7 +24,7 @@ from cellwright.federation.compression._contract import Codec
 from cellwright.federation.contract import Arrays, Channel, NodeState, Parcel, Task, Update, Value
 from cellwright.federation.crew import Crew, Rebuild, pruned, views
 from cellwright.federation.gathering import Gatherer, Sent
-from cellwright.federation.judging import Judge, Total, total
+from cellwright.federation.judging import NOTHING_TOLD, Judge, Total, total
 from cellwright.federation.ledger import Ledger
 from cellwright.federation.management.records import Topology
 from cellwright.federation.pacing import Pacing
@@ -113,6 +113,12 @@ class Coordinator:
             if progress.ended is None:
                 self._round()
         return self._finish()
+
+    def error(self, arrays: Arrays) -> float | None:
+        """Validation MAE of weights over all owners, raw units, judged by the owners; None: nothing was measured."""
+        here = [node for node in self.crew.peers() if node not in self.crew.empty]
+        found = self._judge.judged(here, arrays, self.progress.round, Ledger(), wait_s=self.settings.deadline_s)
+        return total(found.values()).mae
 
     def dismiss(self) -> None:
         """Tell the nodes that the training is over, so that they forget its task."""
@@ -294,7 +300,7 @@ class Coordinator:
         """Over all owners; of an asynchronous rule only once all have been heard of, since a few are not all."""
         p, here = self.progress, self.crew.peers()
         if self.rule.timing == "asynchronous" and any(node not in p.latest for node in here):
-            return Total(None, None, None)
+            return Total(None, None, None, NOTHING_TOLD)
         return total(p.latest[node] for node in here if node in p.latest)
 
     def _record(self, turn: Turn, judged: Total, events: list[str], seconds: float) -> Round:
@@ -307,6 +313,9 @@ class Coordinator:
             validation_loss=judged.loss,
             mae=judged.mae,
             mse=judged.mse,
+            precision=judged.told.precision,
+            recall=judged.told.recall,
+            auc=judged.told.auc,
             learning_rate=turn.local.learning_rate,
             epsilon=spent.epsilon if spent else None,
             delta=spent.delta if spent else None,
@@ -322,6 +331,7 @@ class Coordinator:
         if counted and judged.loss is not None:
             state = {} if self.rule.one_model else {name: array.copy() for name, array in self.rule.state().items()}
             words.append(p.judge(judged.loss, state, s))
+        p.learning_rate *= s.lr_decay
         if s.target_mse is not None and judged.mse is not None and counted and judged.mse <= s.target_mse:
             p.best, p.best_loss = p.current, judged.loss if judged.loss is not None else p.best_loss
             p.end("target", f"the validation MSE is {judged.mse:.6g}, at most {s.target_mse:g} was asked for")

@@ -60,14 +60,16 @@ class Gatherer:
             own = replace(wanted, steps=self.pacing.steps(owner, wanted.steps, deadline_s))
             key = (own.steps, *map(id, start.values()), *map(id, extra.values()))
             if key not in shared:
-                shared[key] = messages.train(Instruction(round_, start, own, extra)), start
+                shared[key] = messages.train(Instruction(round_, public(start, own), own, extra)), start
             parcels[owner] = shared[key][0]
             sent[owner] = (own, shared[key][1], extra)
         self._send(parcels, {owner: Sent(round_, own, start, rule) for owner, (own, start, rule) in sent.items()}, round_)
 
     def again(self, under_way: Mapping[str, Sent], round_: int) -> None:
         """Send instructions once more, as they were."""
-        parcels = {o: messages.train(Instruction(s.round, s.start, s.local, s.extra)) for o, s in under_way.items()}
+        parcels = {
+            o: messages.train(Instruction(s.round, public(s.start, s.local), s.local, s.extra)) for o, s in under_way.items()
+        }
         self._send(parcels, under_way, round_)
 
     def listen(self, owners: Iterable[str], *, until: float, least: int | None = None) -> dict[str, Reply]:
@@ -142,7 +144,7 @@ class Gatherer:
             if encoded:
                 raise Refused("an update in the clear, where only sealed ones are taken; the node runs without the mechanism")
             return {}
-        return encoded if self.rule.closed_form else self.codec.decode(encoded, shared(sent.start, sent.local))
+        return encoded if self.rule.closed_form else self.codec.decode(encoded, public(sent.start, sent.local))
 
     def _send(self, parcels: Mapping[str, Parcel], sent: Mapping[str, Sent], round_: int) -> None:
         tickets, now = self.post.send("train", parcels, round_=round_), self.post.channel.now()
@@ -164,8 +166,8 @@ class Gatherer:
         return local
 
 
-def shared(start: Arrays, local: Local) -> Arrays:
-    """The arrays that owners share: all but the private ones."""
+def public(start: Arrays, local: Local) -> Arrays:
+    """The arrays that travel: all but those that are each owner's own."""
     return {name: array for name, array in start.items() if not name.startswith(local.private)} if local.private else start
 
 

@@ -18,8 +18,10 @@ from cellwright.federation.aggregation._contract import Rule
 from cellwright.federation.contract import Arrays, Evaluation, Parcel, Usage
 from cellwright.federation.ledger import Ledger
 from cellwright.federation.post import Post
+from cellwright.federation.quality.classification import Classified, added, classified
 
 Span = Literal["validation", "test"]
+NOTHING_TOLD = Classified(None, None, None)
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Total:
     loss: float | None  # the training loss, normalised
     mae: float | None  # raw units
     mse: float | None  # raw units squared
+    told: Classified  # of a classification: how well events are told
 
 
 def total(evaluations: Iterable[Evaluation]) -> Total:
@@ -36,9 +39,11 @@ def total(evaluations: Iterable[Evaluation]) -> Total:
     given = list(evaluations)
     count = sum(e.count for e in given)
     if not count:
-        return Total(None, None, None)
+        return Total(None, None, None, NOTHING_TOLD)
     sums = (math.fsum(getattr(e, name) for e in given) for name in ("loss", "absolute", "squared"))
-    return Total(*(value / count for value in sums))
+    loss, mae, mse = (value / count for value in sums)
+    told = classified(added([e.positive for e in given]), added([e.negative for e in given]))
+    return Total(loss, mae, mse, told)
 
 
 @dataclass(frozen=True)

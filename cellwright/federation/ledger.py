@@ -39,7 +39,7 @@ class Entry:
         self.energy_j = plus(self.energy_j, usage.energy_j)
         self.co2_g = plus(self.co2_g, usage.co2_g)
         if usage.energy_j is not None:
-            self.energy_source = _less_certain(self.energy_source, usage.energy_source)
+            self.energy_source = less_certain(self.energy_source, usage.energy_source)
 
 
 @dataclass
@@ -91,6 +91,14 @@ class Ledger:
         known = [e.energy_j for e in self.entries.values() if e.energy_j is not None]
         return sum(known) if known else None
 
+    def usage(self, seconds: float) -> Usage:
+        """What all owners spent together, in so many seconds."""
+        whole = Usage(seconds, 0.0, None, None)
+        for e in self.entries.values():
+            source = less_certain(whole.energy_source, e.energy_source)
+            whole = Usage(seconds, whole.cpu_s + e.cpu_s, plus(whole.energy_j, e.energy_j), source, plus(whole.co2_g, e.co2_g))
+        return whole
+
     def bytes(self) -> tuple[int, int]:
         """(from the owners, to the owners)."""
         return sum(e.up_bytes for e in self.entries.values()), sum(e.down_bytes for e in self.entries.values())
@@ -111,6 +119,7 @@ def plus(one: float | None, other: float | None) -> float | None:
     return one + other
 
 
-def _less_certain(one: Source | None, other: Source | None) -> Source | None:
+def less_certain(one: Source | None, other: Source | None) -> Source | None:
+    """Of the sources of two readings that are added, the one that says how far the sum can be trusted."""
     known = [s for s in (one, other) if s is not None]
     return max(known, key=_CERTAINTY.index) if known else None

@@ -12,6 +12,7 @@ from typing import Literal, Protocol, runtime_checkable
 from cellwright.errors import FederationError
 from cellwright.federation.contract import Arrays, Evaluation, Local, NodeState, Parcel
 from cellwright.federation.management.records import Topology
+from cellwright.federation.quality.incentive import Contribution
 from cellwright.federation.results import Round
 from cellwright.params import Federation
 
@@ -26,6 +27,7 @@ class Rounds:
     local: Local
     patience: int  # rounds without a better validation loss before it stops as converged
     lr_patience: int | None  # such rounds before the learning rate is halved; None: it stays
+    lr_decay: float = 1.0  # factor of the learning rate from round to round
     fraction: float = 1.0  # share of the owners asked in a round
     least_owners: int = 2  # fewest updates a round is counted with
     deadline_s: float = 600.0  # longest a round waits for its updates
@@ -112,3 +114,4 @@ class Outcome:
     reliability: Mapping[str, float] = field(default_factory=dict)  # share of a node's messages in order and in time, ageing
     lost: Mapping[str, str] = field(default_factory=dict)  # nodes that are gone, or were dropped, and why
     deployed: Mapping[str, Parcel] = field(default_factory=dict)  # what each node answered to "deploy"
+    contributions: Mapping[str, Contribution] = field(default_factory=dict)  # of each owner; empty: not measured

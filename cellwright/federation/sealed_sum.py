@@ -15,7 +15,7 @@ from cellwright.errors import FederationError
 from cellwright.federation import messages
 from cellwright.federation.aggregation._contract import Rule
 from cellwright.federation.contract import Arrays, Parcel, Update, Usage
-from cellwright.federation.ledger import Ledger, plus
+from cellwright.federation.ledger import Ledger
 from cellwright.federation.post import Answers
 from cellwright.federation.privacy._contract import CoordinatorSide, Mechanism
 
@@ -142,10 +142,8 @@ def summed(average: Arrays, weight: float, updates: Iterable[Update], round_: in
 
 def spent(updates: Iterable[Update]) -> Usage:
     """What several owners spent together."""
-    seconds, cpu_s, ledger = 0.0, 0.0, Ledger()
-    whole = ledger.of(SUM)
-    co2_g: float | None = None
+    ledger, seconds = Ledger(), 0.0
     for update in updates:
-        seconds, cpu_s, co2_g = max(seconds, update.usage.seconds), cpu_s + update.usage.cpu_s, plus(co2_g, update.usage.co2_g)
-        whole.spend(update.usage)
-    return Usage(seconds, cpu_s, whole.energy_j, whole.energy_source, co2_g)
+        ledger.of(update.owner).spend(update.usage)
+        seconds = max(seconds, update.usage.seconds)
+    return ledger.usage(seconds)
