@@ -26,7 +26,6 @@ from cellwright.errors import WrongUse
 from cellwright.federation import messages
 from cellwright.federation.compression._contract import Codec
 from cellwright.federation.contract import Arrays, Instruction, Node, NodeState, Parcel, Spec, Task
-from cellwright.federation.gathering import shared
 from cellwright.federation.initial import task_from
 from cellwright.federation.owner import DataOwner
 from cellwright.federation.owner_data import OwnerData, Span
@@ -119,7 +118,9 @@ class Poisoned:
                 f"the update of '{self.name}' is sealed, and cannot be altered any more; leave out the mechanism that seals"
             )
         codec = self._codec(state)
-        delta = codec.decode(encoded, shared(instruction.arrays, instruction.local)) if codec else encoded
+        private = instruction.local.private
+        like = {name: array for name, array in instruction.arrays.items() if not name.startswith(private)}
+        delta = codec.decode(encoded, like) if codec else encoded
         for name, array in delta.items():
             state.arrays.setdefault(_FIRST + name, array.copy())
         first = {name: state.arrays[_FIRST + name] for name in delta}
