@@ -175,7 +175,16 @@ class Federation(Section):
     fraction: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="share of the owners asked in a round")
     least_owners: Count = Field(2, description="fewest owners a round is counted with")
     deadline_s: Positive = Field(600, description="longest a round waits for its owners, seconds")
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = Field(0.97, description="factor of the learning rate from round to round")
+    task: Literal["regression", "classification"] = Field(
+        "regression", description="what quality is measured by: errors, or how well load above a site's 90 % quantile is told"
+    )
+    target: dict[str, float] = Field(default_factory=dict, description="quality to stop at, metric by metric: {mse: 900}")
     target_mse: Positive | None = Field(None, description="validation error at which it stops, raw units squared; null: none")
+    more_rounds: Share = Field(0.0, description="rounds that may be added while the error still falls, as a share of `rounds`")
+    priority: Literal["high", "medium", "low"] = Field("medium", description="of the request, where several share the nodes")
+    importance: Annotated[int, Field(ge=0, le=10)] = Field(5, description="of the request, beside its priority")
+    delay_bound_s: Positive | None = Field(None, description="time in which the model is wanted, seconds; null: no bound")
     budget_s: Positive | None = Field(None, description="longest it may train, seconds; null: no limit")
     budget_j: Positive | None = Field(None, description="most energy of all owners, joules; null: no limit")
     privacy: tuple[str, ...] = Field(
@@ -190,6 +199,9 @@ class Federation(Section):
     audit: bool = Field(True, description="whether every message is signed, checked and logged")
     checkpoints: bool = Field(True, description="whether every round can be resumed from")
     contribution: bool = Field(True, description="whether each owner's contribution is measured at the end")
+    contribution_rounds: Count = Field(3, description="rounds, evenly spread, from whose updates it is estimated")
+    contribution_orders: Count = Field(4, description="orders in which owners join, a round, for the Shapley values")
+    reward_pot: Positive = Field(100.0, description="reward given out in all; it raises an owner's rank when the next are chosen")
     compare: bool = Field(True, description="whether `cellwright federate` also trains each owner alone, and all centrally")
     compare_budget_s: Positive = Field(
         300, description="longest such a training takes, seconds; it stops earlier when it converges"

@@ -147,9 +147,17 @@ class Workspace:
         return f"sqlite:///{self.state / 'optuna.db'}"
 
     @property
-    def federation_uri(self) -> str:
-        """The FMLMS's database where the parameters name none."""
-        return f"sqlite:///{self.state / 'federation.db'}"
+    def federation(self) -> Path:
+        """Folder of the federations' state: FMLMS databases, keys, certificates, the owners' panels."""
+        return self.state / "federation"
+
+    def owners(self, dataset: str, by: str) -> Path:
+        """Folder of the owners' own panels, cut from a data set: `by` says how."""
+        return self.federation / "owners" / dataset / by
+
+    def fmlms_uri(self, dataset: str) -> str:
+        """The FMLMS's store of a data set, SQLite, where params.yaml names no other."""
+        return f"sqlite:///{self.federation / f'{dataset}.db'}"
 
     @property
     def keys(self) -> Path:

@@ -133,9 +133,10 @@ def evaluation_of(parcel: Parcel) -> tuple[Evaluation, Usage]:
     """
     v: Mapping[str, Any] = parcel.values
     try:
-        sums = {name: float(v[name]) for name in ("absolute", "squared", "loss")}
-        counts = {name: tuple(int(count) for count in json.loads(v.get(name, "[]"))) for name in ("positive", "negative")}
-        return Evaluation(owner=str(v["owner"]), span=v["span"], count=int(v["count"]), **sums, **counts), usage_of(v)
+        absolute, squared, loss = (float(v[name]) for name in ("absolute", "squared", "loss"))
+        positive, negative = (tuple(map(int, json.loads(v.get(name, "[]")))) for name in ("positive", "negative"))
+        found = Evaluation(str(v["owner"]), v["span"], int(v["count"]), absolute, squared, loss, positive, negative)
+        return found, usage_of(v)
     except (KeyError, TypeError, ValueError) as error:
         raise Refused(f"the reply holds no evaluation that can be read: {type(error).__name__}: {error}") from None
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cellwright.training.fit import Fitted
 
 RECORD = "candidate.json"
+_ELSEWHERE = {"rule", "model", "address", "database", "runtime", "compare", "compare_budget_s"}  # of no candidate's own result
 _INPUTS = "inputs.json"  # digest of what the folder's contents were made from
 
 
@@ -66,11 +67,33 @@ def train(
     if done := _prepared(folder, _digest(params, candidate, version, spans, warm_start), rung):
         return done
     try:
+        if candidate.rule:
+            return _federated(params, ws, candidate, spans, version, folder, warm_start, unfit, on_epoch)
         return _train(params, ws, candidate, panel, spans, version, folder, warm_start, unfit, rung, shared, on_epoch)
     except Exception as error:
         reason = str(error) if isinstance(error, CellwrightError) else f"{type(error).__name__}: {error}"
-        _failed(_identity(candidate), version, reason).save(folder / RECORD)
+        _failed(identity_of(candidate), version, reason).save(folder / RECORD)
         raise TrainingError(f"{key}: {reason}") from error
+
+
+def _federated(
+    params: Params,
+    ws: Workspace,
+    candidate: Candidate,
+    spans: Spans,
+    version: DataVersion,
+    folder: Path,
+    warm_start: Path | None,
+    unfit: str | None,
+    on_epoch: Callable[[dict[str, float]], None] | None,
+) -> Trained:
+    """Where the data lie: no rungs, no search; the owners meter their own energy."""
+    from cellwright.steps.federate import federated_training
+
+    trained, forecaster = federated_training(params, ws, candidate, warm_start=warm_start, on_epoch=on_epoch)
+    forecaster.save(folder)
+    notes = {**trained.notes, "start": f"fresh weights, not those offered: {unfit}"} if unfit else trained.notes
+    return trained.model_copy(update={"train_rows": _learnt(spans, version, warm_start), "notes": notes}).save(folder / RECORD)
 
 
 def note_failure(params: Params, ws: Workspace, key: str, reason: str) -> None:
@@ -140,6 +163,7 @@ def _digest(params: Params, candidate: Candidate, version: DataVersion, spans: S
             "exogenous": digests(candidate.problem.exogenous),
             "search": params.search.model_dump() if params.search.trials else None,
             "warm_start": digest.file(warm_start / FILE) if warm_start else None,
+            "federation": params.federation.model_dump(mode="json", exclude=_ELSEWHERE) if candidate.rule else None,
             "code": digest.sources(candidate.source),
         }
     )
@@ -210,7 +234,7 @@ def _record(
     trials: int,
 ) -> Trained:
     return Trained(
-        **_identity(candidate),
+        **identity_of(candidate),
         status=fitted.status,
         reason=fitted.reason,
         epochs=fitted.epochs,
@@ -249,7 +273,8 @@ def _failed(identity: dict[str, Any], version: DataVersion, reason: str) -> Trai
     )
 
 
-def _identity(candidate: Candidate) -> dict[str, Any]:
+def identity_of(candidate: Candidate) -> dict[str, Any]:
+    """Who a candidate is, as fields of its record."""
     from cellwright.training.candidates import as_json
 
     return {

@@ -53,4 +53,4 @@ def classified(positive: Sequence[int], negative: Sequence[int]) -> Classified:
 def added(counts: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """Counts of several owners together; owners without any are left out."""
     given = [np.asarray(c, np.int64) for c in counts if len(c)]
-    return tuple(int(n) for n in sum(given)) if given else ()
+    return tuple(np.sum(given, axis=0).tolist()) if given else ()

@@ -45,7 +45,7 @@ def aggregate(rule: FlowerRule, current: Arrays, updates: Sequence[Update]) -> A
         arrays, _ = strategy.aggregate_train(round_, replies)
     except (AggregationError, InconsistentMessageReplies, ValueError, ZeroDivisionError) as error:
         raise FederationError(f"{rule.title}: Flower's {rule.strategy} could not aggregate round {round_}: {error}") from error
-    rule.kept = {name: _split(getattr(strategy, name)[_VECTOR], current) for name in rule.keeps}
+    rule.kept = {name: _split(_vector(getattr(strategy, name)), current) for name in rule.keeps}
     rule.rounds = round_
     return {name: part.astype(current[name].dtype) for name, part in _split(arrays[_VECTOR].numpy(), current).items()}
 
@@ -56,11 +56,19 @@ def _strategy(rule: FlowerRule, start: np.ndarray, like: Arrays, owners: int) ->
     if rule.strategy not in known:
         raise UnknownName("strategy of Flower", rule.strategy, known)
     strategy = getattr(strategies, rule.strategy)(weighted_by_key=_WEIGHT, **rule.arguments(owners))
+    of_records = isinstance(strategy, strategies.FedAvgM)  # keeps records and lists where the others keep dictionaries
     if hasattr(strategy, "current_arrays"):  # what Flower's `configure_train` would have noted
-        strategy.current_arrays = {_VECTOR: start}
+        strategy.current_arrays = ArrayRecord({_VECTOR: packed_array(start)}) if of_records else {_VECTOR: start}
     for name, arrays in rule.kept.items():
-        setattr(strategy, name, {_VECTOR: _flat(arrays, like)})
+        vector = _flat(arrays, like)
+        setattr(strategy, name, [vector] if of_records else {_VECTOR: vector})
     return strategy
+
+
+def _vector(kept: Any) -> np.ndarray:
+    """What a strategy keeps, in its own form, as the one vector that it is."""
+    found: np.ndarray = kept[0] if isinstance(kept, list) else kept[_VECTOR]
+    return found
 
 
 def _reply(node_id: int, vector: np.ndarray, examples: int) -> Any:

@@ -1,0 +1,235 @@
+"""What came of a federation: each owner's error, work, contribution and reward; the forecaster; what the FMLMS is told.
+
+M.3387 8.4.2, 9.1, 9.5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from cellwright.errors import FederationError
+from cellwright.federation.audit.chain import verify_log
+from cellwright.federation.federate import JOB, RESULT, ROUNDS, Bed, fmlms, wall_s
+from cellwright.federation.initial import Table, forecaster, table_of
+from cellwright.federation.planning import Plan, told
+from cellwright.federation.quality.incentive import Incentive, Spending
+from cellwright.federation.results import Federated, OwnerResult, OwnerRound, Round
+from cellwright.federation.rounds import Outcome
+from cellwright.files import write_text
+from cellwright.results import EnergyReading, Reading
+
+if TYPE_CHECKING:
+    from cellwright.forecaster import Forecaster
+
+METER = "each owner's CPU-seconds × watts of a busy core of its machine"
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """What one owner did over all rounds."""
+
+    rounds: int
+    cpu_s: float
+    energy_j: float | None
+    source: Literal["measured", "modelled", "constant"] | None
+    co2_g: float | None
+    up_bytes: int
+    down_bytes: int
+
+
+def conclude(bed: Bed, made: Plan, outcome: Outcome) -> tuple[Federated, Forecaster | None]:
+    """Write federation.json and rounds.jsonl, rate the owners, deliver the model; see `federate.concluded`."""
+    write_text(bed.folder / ROUNDS, "".join(r.model_dump_json() + "\n" for r in outcome.rounds))
+    published = _forecaster(bed, made, outcome)
+    found = _result(bed, made, outcome).save(bed.folder / RESULT)
+    if published is not None:
+        published.save(bed.folder)
+    _tell(bed, made, outcome, found, published)
+    return found, published
+
+
+def _result(bed: Bed, made: Plan, outcome: Outcome) -> Federated:
+    from cellwright.federation.aggregation import rule
+    from cellwright.federation.privacy import mechanism
+
+    f = bed.params.federation
+    made_rule = rule(bed.rule, f.rule_options)
+    owners = _owners(bed, made, outcome)
+    last = outcome.rounds[-1] if outcome.rounds else None
+    tested = [e for e in outcome.evaluations.values() if e.count]
+    best = min((r for r in outcome.rounds if r.validation_loss is not None), key=lambda r: r.validation_loss or 0.0, default=None)
+    log = bed.folder / JOB / "audit.jsonl"
+    verdict = verify_log(log) if log.is_file() else None
+    return Federated(
+        key=bed.key,
+        rule=bed.rule,
+        rule_title=made_rule.title,
+        rule_options=f.rule_options,
+        timing=made_rule.timing,
+        model=bed.key.partition(":")[2],
+        runtime=f.runtime,
+        status="stopped" if outcome.status == "paused" else outcome.status,
+        reason=outcome.reason,
+        rounds=len(outcome.rounds),
+        owners=owners,
+        mae=math.fsum(e.absolute for e in tested) / sum(e.count for e in tested) if tested else None,
+        mae_validation=best.mae if best else None,
+        privacy=[mechanism(name, f.privacy_options.get(name, {})).title for name in f.privacy],
+        epsilon=last.epsilon if last else None,
+        delta=last.delta if last else None,
+        compression=f.compression,
+        up_bytes=sum(o.up_bytes for o in owners),
+        down_bytes=sum(o.down_bytes for o in owners),
+        seconds=sum(r.seconds for r in outcome.rounds),
+        wall_s=wall_s(bed),
+        energy=_energy(owners, wall_s(bed)),
+        topology=outcome.topology.model_dump(mode="json"),
+        topologies=outcome.topology.version,
+        audit_log=f"{JOB}/{log.name}" if verdict else None,
+        audit_head=verdict.head if verdict else None,
+        data=bed.version,
+        explanation=told(made, bed.fleet),
+    )
+
+
+def _owners(bed: Bed, made: Plan, outcome: Outcome) -> list[OwnerResult]:
+    lines: dict[str, list[OwnerRound]] = {owner: [] for owner in made.owners}
+    for record in outcome.rounds:
+        for entry in record.owners:
+            lines.setdefault(entry.owner, []).append(entry)
+    spent = {owner: _spent(entries) for owner, entries in lines.items()}
+    rewards = _rewards(bed, outcome, spent)
+    return [_owner(bed, owner, lines[owner], spent[owner], outcome, rewards) for owner in sorted(lines)]
+
+
+def _owner(
+    bed: Bed, owner: str, lines: Sequence[OwnerRound], spent: _Spent, outcome: Outcome, rewards: Mapping[str, float]
+) -> OwnerResult:
+    evaluation, given = outcome.evaluations.get(owner), outcome.contributions.get(owner)
+    return OwnerResult(
+        owner=owner,
+        sites=[bed.panel.schema.sites[i] for i in bed.groups.get(owner, ())],
+        examples=max((line.examples for line in lines), default=0),
+        rounds=spent.rounds,
+        mae=evaluation.mae if evaluation else None,
+        contribution=given.shapley if given else None,
+        contribution_loo=given.leave_one_out if given else None,
+        reward=rewards.get(owner),
+        reliability=outcome.reliability.get(owner, 1.0),
+        cpu_s=spent.cpu_s,
+        energy_j=spent.energy_j,
+        energy_source=spent.source,
+        co2_g=spent.co2_g,
+        up_bytes=spent.up_bytes,
+        down_bytes=spent.down_bytes,
+    )
+
+
+def _spent(lines: Sequence[OwnerRound]) -> _Spent:
+    joules = [line.energy_j for line in lines if line.energy_j is not None]
+    grams = [line.co2_g for line in lines if line.co2_g is not None]
+    return _Spent(
+        rounds=sum(line.outcome in ("counted", "late") for line in lines),
+        cpu_s=math.fsum(line.cpu_s for line in lines),
+        energy_j=math.fsum(joules) if joules else None,
+        source=next((line.energy_source for line in lines if line.energy_source), None),
+        co2_g=math.fsum(grams) if grams else None,
+        up_bytes=sum(line.up_bytes for line in lines),
+        down_bytes=sum(line.down_bytes for line in lines),
+    )
+
+
+def _rewards(bed: Bed, outcome: Outcome, spent: Mapping[str, _Spent]) -> dict[str, float]:
+    """By contribution, work and reliability (quality/incentive.py); nothing where contribution was not measured."""
+    if not outcome.contributions:
+        return {}
+    gains = {owner: outcome.contributions[owner].shapley if owner in outcome.contributions else 0.0 for owner in spent}
+    put_in = {owner: Spending(s.cpu_s, s.energy_j, s.up_bytes + s.down_bytes) for owner, s in spent.items()}
+    return Incentive(pot=bed.params.federation.reward_pot).rewards(gains, put_in, outcome.reliability)
+
+
+def _energy(owners: Sequence[OwnerResult], wall: float) -> EnergyReading | None:
+    """All owners together; None: nobody told."""
+    joules = [o.energy_j for o in owners if o.energy_j is not None]
+    grams = [o.co2_g for o in owners if o.co2_g is not None]
+    if not joules:
+        return None
+    unknown = Reading(energy_j=None, source=None)
+    return EnergyReading(
+        cpu=Reading(energy_j=math.fsum(joules), source=next((o.energy_source for o in owners if o.energy_source), None)),
+        ram=unknown,
+        gpu=unknown,
+        duration_s=wall,
+        cpu_s=math.fsum(o.cpu_s for o in owners),
+        idle_w=None,
+        co2_g=math.fsum(grams) if grams else None,
+        shared=False,
+        meter=METER,
+    )
+
+
+def _forecaster(bed: Bed, made: Plan, outcome: Outcome) -> Forecaster | None:
+    """One forecaster for all sites, where the owners' scalers may leave them and all end with the same model."""
+    from cellwright.federation.aggregation import rule
+    from cellwright.federation.initial import task_for
+
+    if outcome.own or not rule(bed.rule, bed.params.federation.rule_options).one_model:
+        return None
+    if not bed.params.federation.share_scalers:
+        return None
+    tables: list[Table] = []
+    empty: list[str] = []
+    for owner, reply in outcome.deployed.items():
+        table = table_of(reply)
+        if table is not None:
+            tables.append(table)
+        elif reply.values.get("empty") is True:
+            empty += [bed.panel.schema.sites[i] for i in bed.groups[owner]]
+    task = task_for(bed.params, bed.panel.schema, bed.key, made.name, kind=bed.params.federation.task)
+    try:
+        return forecaster(task, outcome.arrays, tables, bed.panel.schema, key=bed.key, empty=empty)
+    except FederationError as error:  # an owner that never came, or that is gone: its sites have no scaler
+        raise FederationError(
+            f"the model is trained ({bed.folder / JOB}), but cannot be put together for all sites: {error}"
+        ) from error
+
+
+def _tell(bed: Bed, made: Plan, outcome: Outcome, found: Federated, published: Forecaster | None) -> None:
+    """What the FMLMS keeps of each node, and the model for the client (8.4.2, 9.1)."""
+    with fmlms(bed) as service:
+        known = {node.name for node in service.nodes()}
+        for owner in found.owners:
+            if owner.owner in known:
+                gain = owner.contribution
+                service.rate(
+                    owner.owner, reliability=owner.reliability, contribution=gain, reward=owner.reward, rounds=owner.rounds
+                )
+        if service.follow(made.request).status != "running":
+            return
+        if published is not None:
+            service.deliver(
+                made.request, (bed.folder / "forecaster.safetensors").read_bytes(), run=bed.ws.run, reason=outcome.reason
+            )
+        else:
+            service.deliver(
+                made.request, (bed.folder / JOB / "outcome.safetensors").read_bytes(), run=bed.ws.run, reason=outcome.reason
+            )
+
+
+def history(rounds: Sequence[Round]) -> list[dict[str, float]]:
+    """The rounds as lines of history.jsonl, so that a federated candidate's curve stands beside the others'."""
+    lines, elapsed_s, cpu_s = list[dict[str, float]](), 0.0, 0.0
+    for record in rounds:
+        elapsed_s += record.seconds
+        cpu_s += math.fsum(o.cpu_s for o in record.owners)
+        told = [o.train_loss for o in record.owners if o.train_loss is not None]
+        if record.validation_loss is None:
+            continue
+        line = {"epoch": float(record.round), "validation_loss": record.validation_loss, "elapsed_s": elapsed_s, "cpu_s": cpu_s}
+        lines.append(
+            {**line, "learning_rate": record.learning_rate, **({"train_loss": math.fsum(told) / len(told)} if told else {})}
+        )
+    return lines

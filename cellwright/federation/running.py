@@ -1,0 +1,110 @@
+"""The rounds of a plan, in either runtime: the same job, the same nodes, the same apps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellwright.errors import FederationError
+from cellwright.federation.contract import Arrays
+from cellwright.federation.management.records import Link, Topology
+from cellwright.federation.planning import Plan, regions_by_owner
+from cellwright.federation.rounds import Outcome
+
+if TYPE_CHECKING:
+    from cellwright.federation.federate import Bed, Watch
+    from cellwright.federation.runtimes.jobs import Job
+
+KEY = "coordinator.pem"  # the coordinator's Ed25519 key, which signs the audit log; made where there is none
+
+
+def in_this_process(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path, watch: Watch) -> Outcome:
+    """Every owner is a node of this process, with its own panel and its own key."""
+    from cellwright.federation.audit.signing import Signer
+    from cellwright.federation.owner import DataOwner, OwnerKit
+    from cellwright.federation.runtimes.jobs import coordinate, write_job
+    from cellwright.federation.runtimes.local import open_channel
+    from cellwright.federation.runtimes.servers import signing_key
+
+    signed, path = bed.params.federation.audit, bed.ws.federation / KEY
+    signers = {owner: Signer.generate() for owner in made.owners} if signed else {}
+    keys = {owner: signer.public for owner, signer in signers.items()}
+    coordinator = signing_key(path).public if signed else None
+    kits = {
+        owner: OwnerKit(
+            signer=signers.get(owner),
+            coordinator_key=coordinator,
+            peers={name: key for name, key in keys.items() if name != owner},
+            energy=bed.params.energy,
+            exogenous=bed.params.problem.exogenous,
+        )
+        for owner in made.owners
+    }
+    nodes = {owner: DataOwner(owner, bed.panels[owner], kit) for owner, kit in kits.items()}
+    write_job(folder, replaced(job, keys=keys if signed else None, signing=str(path) if signed else None), first)
+    channel = open_channel(
+        nodes,
+        speeds=bed.fleet.speeds(),
+        links=_links(bed, made.topology) if bed.fleet.simulated else None,
+        clock="simulated" if bed.fleet.simulated else "wall",
+    )
+    hooks: dict[str, Any] = {"between": watch.between, "rebuild": watch.rebuild, "speeds": bed.fleet.speeds()}
+    return coordinate(channel, folder, on_round=watch.on_round, hooks=hooks)
+
+
+def on_superlink(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path, watch: Watch) -> Outcome:
+    """The owners are SuperNodes of a SuperLink that runs already (`cellwright federate up`).
+
+    Raises:
+        FederationError: the SuperLink cannot be reached, or owners of the plan are not connected to it.
+    """
+    from cellwright.federation.runtimes import deployed
+    from cellwright.federation.runtimes.control import Control
+    from cellwright.federation.runtimes.jobs import read_outcome, write_job
+    from cellwright.federation.runtimes.servers import Files, signing_key
+
+    f, files = bed.params.federation, Files(bed.ws.federation.resolve())
+    if not files.ca.is_file():
+        raise FederationError(
+            f"federation.runtime is 'deployed', but no SuperLink was started in this project ({files.ca} is missing); start it with "
+            "`cellwright federate up`"
+        )
+    with Control(f.address, files.ca) as control:
+        online = set(control.online())
+    if missing := sorted(set(made.owners) - online):
+        raise FederationError(
+            f"{len(missing)} of {len(made.owners)} owners are not connected to the SuperLink at {f.address}, first '{missing[0]}'; start "
+            "their SuperNodes (`cellwright federate up`, or `cellwright federate node` on their machines)"
+        )
+    keys = {owner: _public(files, owner) for owner in made.owners} if f.audit else None
+    write_job(folder, replaced(job, keys=keys, signing=str(files.coordinator_key)), first)
+    signing_key(files.coordinator_key)
+    seconds = f.budget_s or f.deadline_s * f.rounds
+    deployed.run(files, f.address, folder, request=made.name, seconds=seconds, on_look=watch.looked)
+    watch.looked()
+    return read_outcome(folder)
+
+
+def replaced(job: Job, *, keys: Mapping[str, str] | None, signing: str | None) -> Job:
+    """The job with its keys."""
+    return job.model_copy(update={"keys": dict(keys) if keys is not None else None, "signing": signing})
+
+
+def _links(bed: Bed, topology: Topology) -> dict[str, Link]:
+    """Each owner's link to its edge, or to the coordinator."""
+    edge = regions_by_owner(topology)
+    ends = {owner: edge.get(owner, topology.coordinator) for owner in topology.owners}
+    known = {(link.source, link.target): link for link in bed.fleet.links}
+    return {owner: known[(owner, end)] for owner, end in ends.items() if (owner, end) in known}
+
+
+def _public(files: Any, owner: str) -> str:
+    from cellwright.federation.audit.signing import Signer
+
+    key = files.node(owner) / "signing.pem"
+    if not key.is_file():
+        raise FederationError(
+            f"the public key of '{owner}' is not known here ({key} is missing); admit it with `cellwright federate admit`"
+        )
+    return Signer.from_file(key).public
