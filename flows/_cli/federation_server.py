@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows._cli.common import Json, parameters, show, workspace
+from flows._cli.common import Dataset, Json, parameters, show, workspace
 
 if TYPE_CHECKING:
     from cellwright.federation.management.service import Fmlms
@@ -37,12 +37,13 @@ def serve(
     key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
     silent_s: Annotated[float, typer.Option(help="A node that was not heard of for longer is taken as dead, seconds.")] = 90,
     rules: Rules = None,
+    dataset: Dataset = None,
     database: Database = None,
 ) -> None:
     """Answer clients (interface 1) and nodes (interface 2) until Ctrl-C."""
     from cellwright.federation.management.serve import serve as run
 
-    with _fmlms(database, rules, silent_s) as fmlms:
+    with _fmlms(database, dataset, rules, silent_s) as fmlms:
         run(
             fmlms,
             host,
@@ -58,6 +59,7 @@ def new(
     scope: Annotated[str, typer.Option(help="client, node or operator.")] = "client",
     role: Annotated[list[str] | None, typer.Option(help="Role that a node may take; data_owner if none is named.")] = None,
     security: Annotated[int, typer.Option(help="Highest security level that a node may claim.")] = 1,
+    dataset: Dataset = None,
     database: Database = None,
 ) -> None:
     """Make a token and print it; it cannot be read again."""
@@ -68,7 +70,7 @@ def new(
 
     try:
         ceiling = Ceiling.model_validate({"roles": role or ["data_owner"], "security": security})
-        with _fmlms(database) as fmlms:
+        with _fmlms(database, dataset) as fmlms:
             typer.echo(fmlms.new_token(scope_of(scope), name, ceiling=ceiling))
     except ValidationError as error:
         raise WrongUse("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
@@ -76,17 +78,18 @@ def new(
 
 def revoke(
     token: Annotated[str, typer.Argument(help="Id of a token, or the name whose tokens are all revoked.")],
+    dataset: Dataset = None,
     database: Database = None,
 ) -> None:
     """Revoke tokens; from now on they are refused."""
-    with _fmlms(database) as fmlms:
+    with _fmlms(database, dataset) as fmlms:
         for gone in fmlms.revoke_token(token):
             typer.echo(f"revoked    {gone.id}  {gone.scope} {gone.name}")
 
 
-def listed(database: Database = None, as_json: Json = False) -> None:
+def listed(dataset: Dataset = None, database: Database = None, as_json: Json = False) -> None:
     """List tokens, without their secrets."""
-    with _fmlms(database) as fmlms:
+    with _fmlms(database, dataset) as fmlms:
         found = fmlms.tokens()
     if as_json:
         show([token.model_dump(mode="json") for token in found], True)
@@ -95,10 +98,9 @@ def listed(database: Database = None, as_json: Json = False) -> None:
         typer.echo(f"{token.id}  {token.scope:<8}  {token.name}{'  revoked' if token.revoked else ''}")
 
 
-def _fmlms(database: str | None, rules: Path | None = None, silent_s: float | None = None) -> Fmlms:
+def _fmlms(database: str | None, dataset: str | None = None, rules: Path | None = None, silent_s: float | None = None) -> Fmlms:
+    from cellwright.federation.management.opening import open_fmlms
     from cellwright.federation.management.permissions import rules_from
-    from cellwright.federation.management.service import Fmlms
 
     ws = workspace()
-    url = database or parameters(ws, None).federation.database or ws.federation_uri
-    return Fmlms(url, rules=rules_from(rules), silent_s=silent_s)
+    return open_fmlms(ws, parameters(ws, None, dataset), database=database, rules=rules_from(rules), silent_s=silent_s)

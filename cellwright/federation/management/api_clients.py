@@ -28,7 +28,7 @@ def submit(asked: ServiceRequest, who: Client, service: Service, response: Respo
 @router.get("/v1/requests", tags=_TAGS, summary="List requests, newest first")
 def requests(who: Client, service: Service, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Submitted]:
     """A client's own; an operator's are everyone's."""
-    return list(service.requests(only_theirs(who))[:limit])
+    return list(service.requests(only_theirs(who), limit=limit))
 
 
 @router.get("/v1/requests/{request}", tags=_TAGS, summary="Follow a request")

@@ -19,6 +19,7 @@ from cellwright.federation.management.refusals import Conflict, NotFound
 from cellwright.federation.management.scheduling import classify, order
 from cellwright.federation.management.store import upsert
 
+MOST_ACTIVE = 100  # requests of one client that wait or run
 METRICS = {"regression": ("mse", "mae", "rmse"), "classification": ("precision", "recall", "auc", "f1", "accuracy")}
 
 
@@ -62,10 +63,12 @@ class Interface1(Core):
             request_row(connection, request, client)
             return _positioned(connection, request)
 
-    def requests(self, client: str | None = None, *, status: str | None = None) -> tuple[Submitted, ...]:
+    def requests(
+        self, client: str | None = None, *, status: str | None = None, limit: int | None = None
+    ) -> tuple[Submitted, ...]:
         """All requests, or those of a client, newest first."""
         c = tables.requests.c
-        wanted = sa.select(tables.requests).order_by(c.submitted_s.desc(), c.id)
+        wanted = sa.select(tables.requests).order_by(c.submitted_s.desc(), c.id).limit(limit)
         wanted = wanted if client is None else wanted.where(c.client == client)
         wanted = wanted if status is None else wanted.where(c.status == status)
         with self.store.read() as connection:
@@ -190,6 +193,9 @@ def _sensible(request: ServiceRequest) -> None:
 
 def _no_conflict(request: ServiceRequest, client: str, others: Sequence[Submitted]) -> None:
     """Refuse what cannot be together with an active request. Another client's request is not named."""
+    theirs = sum(other.client == client for other in others)
+    if theirs >= MOST_ACTIVE:
+        raise Conflict(f"{theirs} requests of yours wait or run, at most {MOST_ACTIVE} may; wait for some, or cancel them")
     for other in others:
         if other.client == client and other.request.name == request.name:
             raise Conflict(

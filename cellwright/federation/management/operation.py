@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import sqlalchemy as sa
@@ -133,22 +133,35 @@ class Operations(Core):
         with self.store.read() as connection:
             return _all_topologies(connection, request)
 
-    def tend(self, request: str, reason: str = "", *, owners: Sequence[str] | None = None) -> Topology:
+    def tend(
+        self,
+        request: str,
+        reason: str = "",
+        *,
+        owners: Sequence[str] | None = None,
+        out: Collection[str] = (),
+        present: Topology | None = None,
+    ) -> Topology:
         """Rebuild a request's topology if a node failed, ran out of resources, or a link degraded (8.4.1); else it stays as it is.
 
-        Whoever left loses its permissions, whoever joined gets them. `owners`: who is to take part; None: those that do.
+        Whoever left loses its permissions, whoever joined gets them.
+
+        Args:
+            owners: who is to take part; None: those that do.
+            out: nodes that take no part in this request, whatever they report.
+            present: the topology that is in force at the coordinator; None: the newest one here.
 
         Raises:
             FederationError: it cannot go on; says why.
         """
         with self.store.write() as connection:
             submitted = submitted_of(request_row(connection, request))
-            topology = newest_topology(connection, request)
+            topology = present or newest_topology(connection, request)
             nodes, statuses = all_nodes(connection), all_statuses(connection, self)
             new = rebuilt(
                 topology,
                 nodes,
-                _beside_others(connection, request, statuses),
+                _without(out, _beside_others(connection, request, statuses)),
                 all_links(connection),
                 reason,
                 rules=self.rules,
@@ -161,7 +174,7 @@ class Operations(Core):
             self._grant(connection, new, nodes, statuses)
             if submitted.status == "running":
                 change(connection, request, nodes=json.dumps(new.owners))
-            return _record(self, connection, new, new.version)
+            return _record(self, connection, new, max(new.version, _last_version(connection, request) + 1))
 
     def authorise(self, node: str, operation: Operation, request: str) -> Grant:
         """Whether a node may do something for a request (8.2), by the role it has there and the rules as they are now.
@@ -244,6 +257,12 @@ def _beside_others(connection: sa.Connection, request: str, statuses: Mapping[st
         name: status.model_copy(update={"free": less(status.free, taken[name])}) if name in taken else status
         for name, status in statuses.items()
     }
+
+
+def _without(out: Collection[str], statuses: Mapping[str, NodeStatus]) -> dict[str, NodeStatus]:
+    """Statuses in which these nodes take no part."""
+    gone = {"alive": False, "reason": "left out by the coordinator"}
+    return {name: status.model_copy(update=gone) if name in out else status for name, status in statuses.items()}
 
 
 def _record(core: Core, connection: sa.Connection, topology: Topology, version: int) -> Topology:

@@ -65,8 +65,21 @@ def choose(
     rules, weights = rules or SecurityRules(), weights or Weights()
     refused = {node.name: _against(node, request, statuses, rules, reserved or {}, holdings) for node in nodes}
     fit = [node for node in nodes if not refused[node.name]]
+    fastest_s = min((node.seconds_per_step for node in fit), default=0.0)
+    highest = max((statuses[node.name].reward for node in fit), default=0.0)
     scored = sorted(
-        (_scored(node, fit, request, statuses, reserved or {}, weights) for node in fit), key=lambda c: (-c.score, c.node)
+        (
+            _scored(
+                node,
+                statuses[node.name],
+                headroom(_free(node, statuses, reserved or {}), request.per_node),
+                fastest_s,
+                highest,
+                weights,
+            )
+            for node in fit
+        ),
+        key=lambda choice: (-choice.score, choice.node),
     )
     wanted = len(scored) if most is None else most
     chosen = [c if rank < wanted else _surplus(c, rank, wanted) for rank, c in enumerate(scored)]
@@ -134,20 +147,14 @@ def _data(holdings: Sequence[Holding], needs: DataNeeds) -> list[str]:
 
 
 def _scored(
-    node: NodeProperties,
-    fit: Sequence[NodeProperties],
-    request: ServiceRequest,
-    statuses: Mapping[str, NodeStatus],
-    reserved: Mapping[str, Capacity],
-    weights: Weights,
+    node: NodeProperties, status: NodeStatus, spare: float, fastest_s: float, highest_reward: float, weights: Weights
 ) -> Choice:
-    status = statuses[node.name]
-    highest = max(*(statuses[n.name].reward for n in fit), 0.0)
+    """The choice of a fit node; `spare`: share of the needed resources that stays free."""
     parts = {
         "reliability": status.reliability,
-        "headroom": headroom(_free(node, statuses, reserved), request.per_node),
-        "speed": min(n.seconds_per_step for n in fit) / node.seconds_per_step,
-        "reward": max(status.reward, 0.0) / highest if highest else 0.0,
+        "headroom": spare,
+        "speed": fastest_s / node.seconds_per_step,
+        "reward": max(status.reward, 0.0) / highest_reward if highest_reward > 0 else 0.0,
     }
     added = {name: getattr(weights, name) * part for name, part in parts.items()}
     reasons = (

@@ -1,6 +1,6 @@
 """The federated machine learning management system (FMLMS) of ITU-T M.3387, as functions.
 
-    with Fmlms(ws.federation_uri) as fmlms:
+    with open_fmlms(ws, params) as fmlms:           # opening.py
         fmlms.register(NodeProperties(name="hub", roles=("coordinator",), layer="cloud", security=3))
         asked = fmlms.submit(ServiceRequest(name="load", data=DataNeeds(dataset="city")), client="planner")
         start = fmlms.next(only=asked.id)            # its turn, its nodes, reserved

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
-from sqlalchemy.exc import NoSuchModuleError, OperationalError
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, NoSuchModuleError, ProgrammingError
 
 from cellwright.errors import FederationError, WrongUse
 
@@ -95,7 +95,9 @@ def explained(store: Store) -> Iterator[None]:
     where = store.url.render_as_string(hide_password=True)
     try:
         yield
-    except OperationalError as error:
+    except (IntegrityError, ProgrammingError, DataError):
+        raise  # a mistake of ours, not the database's
+    except DatabaseError as error:
         raise FederationError(
             f"the FMLMS's database {where} cannot be used ({error.orig}); start it, or name another with federation.database"
         ) from error
