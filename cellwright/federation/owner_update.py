@@ -102,7 +102,8 @@ def leaving(
     for mechanism in channelled.mechanisms:
         update = replace(update, delta=mechanism.protect(update.delta, rng))
     if side is not None:
-        sealed = side.seal(vector(update.delta, update.examples))
+        alike = any(m.equal_weights for m in channelled.mechanisms)
+        sealed = side.seal(vector(update.delta, min(1, update.examples) if alike else update.examples))
         return messages.updated(replace(update, usage=usage()), {}, sealed)
     encoded = channelled.codec.encode(_fed_back(update.delta, channelled, state))
     keep(state, LOST, encoded.lost if channelled.codec.feedback else {})

@@ -5,6 +5,7 @@ import pytest
 
 from cellwright.errors import FederationError, ParamsError, Refused
 from cellwright.federation.privacy import _ciphertexts, mechanism
+from cellwright.federation.privacy._envelopes import packed
 from cellwright.federation.privacy._fixed_point import Grid
 
 TEN = tuple(f"o{i:02d}" for i in range(10))
@@ -117,13 +118,30 @@ def test_a_vector_under_another_key_is_noticed(key):
         _ciphertexts.decrypted(context, total, 8, GRID)
 
 
-@pytest.mark.parametrize("blob", [b"", b"nonsense", bytes(64)])
+@pytest.mark.parametrize(
+    "blob", [b"", b"nonsense", bytes(64), packed({"00000000": b"nonsense"}), packed({"00000000": bytes(300_001)})]
+)
 def test_what_is_no_encrypted_vector_is_refused_by_name(sealed_sum, blob):
     session = sealed_sum("ckks", 3)
     session.run(until="seal")
     session.seal()
     with pytest.raises(Refused, match="'o02'"):
         session.side.collect({**session.sealed, "o02": {"encrypted": blob}}, 40)
+
+
+def test_ciphertexts_of_other_parameters_are_refused_by_name(key):
+    import tenseal
+
+    context = _ciphertexts.with_key(key)
+    good = _ciphertexts.encrypted(context, GRID.integers(np.ones(8)), GRID)
+    other = packed({"00000000": tenseal.ckks_vector(context, [1.0] * 8, scale=2.0**40).serialize()})
+    with pytest.raises(Refused, match="'o01': an encrypted vector of other parameters"):
+        _ciphertexts.added(_ciphertexts.keyless(), {"o00": good, "o01": other}, 8)
+
+
+def test_a_length_that_nobody_could_have_sent_is_refused_at_once(key):
+    with pytest.raises(Refused, match="has 0 parts"):
+        _ciphertexts.decrypted(_ciphertexts.with_key(key), b"", 2**60, GRID)
 
 
 def test_a_sealed_vector_of_another_length_is_refused_by_name(sealed_sum):

@@ -8,6 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellwright.errors import FederationError, ParamsError, Refused
+from cellwright.federation.compression import codec
+from cellwright.federation.contract import NodeState, Task, Update, Usage
+from cellwright.federation.owner_kit import Channelled
+from cellwright.federation.owner_update import leaving
 from cellwright.federation.privacy import _shamir, mechanism
 from cellwright.federation.privacy._envelopes import packed, unpacked
 
@@ -285,6 +289,24 @@ def test_the_largest_values_of_all_owners_do_not_overflow(sealed_sum):
     session.vectors = {owner: np.array([2.0**20, -(2.0**20)]) for owner in session.vectors}
     session.run()
     np.testing.assert_array_equal(session.side.total(), [8 * 2.0**20, -8 * 2.0**20])
+
+
+@pytest.mark.parametrize(("more", "weight"), [((), 10 + 20 + 30), (("central_dp",), 3)])
+def test_owners_weigh_by_their_windows_and_all_alike_under_central_privacy(sealed_sum, more, weight):
+    task = Task(
+        request="r", dataset="d", model="m", options={}, problem={}, scaler="none", clip=None, loss="mae",
+        train=(0, 1), validation=(1, 2), test=(2, 3), seed=0,
+    )  # fmt: skip
+    session = sealed_sum("secure_aggregation", 3, 3)
+    session.run(until="seal")
+    usage = Usage(1.0, 1.0, None, None)
+    ways = Channelled((*(mechanism(name) for name in more), session.mechanism), codec("none"))
+    for i, name in enumerate(sorted(session.vectors)):
+        update = Update(name, 1, {"w": np.full(2, 0.25, np.float32)}, 10 * (i + 1), 1, {}, usage)
+        session.sealed[name] = leaving(update, ways, session.owner(name), NodeState(), task, lambda: usage).blobs
+    session.side.collect(session.sealed, 3)
+    session.stage("unmask")
+    np.testing.assert_allclose(session.side.total(), [0.25 * weight, 0.25 * weight, weight], atol=1e-6)
 
 
 def test_there_is_no_sum_before_the_last_stage(sealed_sum):

@@ -81,9 +81,19 @@ def added(context: Any, vectors: Mapping[str, bytes], length: int) -> bytes:
             raise Refused(f"'{owner}': {error}") from None
         total = total or chunks
         if total is not chunks:
-            for mine, theirs in zip(total, chunks, strict=True):
-                mine.add_(theirs)
+            _add(total, chunks, owner)
     return packed({f"{i:08d}": chunk.serialize() for i, chunk in enumerate(total)})
+
+
+def _add(total: list[Any], chunks: list[Any], owner: str) -> None:
+    """Add in place."""
+    try:
+        for mine, theirs in zip(total, chunks, strict=True):
+            mine.add_(theirs)
+    except (ValueError, RuntimeError) as error:
+        raise Refused(
+            f"'{owner}': an encrypted vector of other parameters ({error}); both sides must run the same version"
+        ) from None
 
 
 def loaded(context: Any, vector: bytes, length: int) -> list[Any]:
@@ -91,9 +101,12 @@ def loaded(context: Any, vector: bytes, length: int) -> list[Any]:
     import tenseal
 
     parts = unpacked(vector)
+    count = -(-length // SLOTS)
+    if sorted(parts) != [f"{i:08d}" for i in range(len(parts))] or any(len(part) > MOST_BYTES for part in parts.values()):
+        raise Refused(f"an encrypted vector has parts of other names, or of over {MOST_BYTES} bytes")
+    if len(parts) != count:
+        raise Refused(f"an encrypted vector has {len(parts)} parts, expected {count} for {length} values")
     sizes = [min(SLOTS, length - at) for at in range(0, length, SLOTS)]
-    if sorted(parts) != [f"{i:08d}" for i in range(len(sizes))] or any(len(part) > MOST_BYTES for part in parts.values()):
-        raise Refused(f"an encrypted vector has {len(parts)} parts, expected {len(sizes)} of at most {MOST_BYTES} bytes")
     try:
         chunks = [tenseal.ckks_vector_from(context, parts[name]) for name in sorted(parts)]
     except (ValueError, RuntimeError) as error:
