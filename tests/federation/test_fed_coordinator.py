@@ -1,5 +1,7 @@
 """The coordinator's rounds: what is counted and what is not, and why; the three timings; nodes that vanish; budgets; what it decides."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -271,7 +273,7 @@ class TestEnds:
         rates = [r.learning_rate for r in out.rounds]
         assert rates[0] == 0.9
         assert rates[-1] < 0.9
-        assert all(later in (earlier, earlier / 2) for earlier, later in zip(rates, rates[1:], strict=False))
+        assert all(later in (earlier, earlier / 2) for earlier, later in itertools.pairwise(rates))
         assert any("learning rate halved" in r.decision for r in out.rounds)
 
     def test_target(self, toy, three):

@@ -183,7 +183,9 @@ class FlowerChannel:
 
     def _reply(self, ticket: str, parcel: Parcel | None, error: str | None, received_bytes: int = 0) -> Reply:
         sent = self._sent.pop(ticket)
-        return Reply(sent.node, parcel, error, sent.sent_bytes, received_bytes, self.now() - sent.at)
+        arrived = getattr(self._grid, "arrived", None)
+        at = arrived(ticket) if arrived else self.now()
+        return Reply(sent.node, parcel, error, sent.sent_bytes, received_bytes, at - sent.at)
 
     def _failed(self, node: str, why: str) -> str:
         """A ticket for what could not be sent."""

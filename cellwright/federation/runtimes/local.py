@@ -109,6 +109,7 @@ class LocalGrid(Grid):
         )  # whom Flower's Messages are from
         self._app, self._run = app, Run.create_empty(RUN_ID)
         self._letters: dict[str, tuple[float, Any]] = {}  # by ticket: when the reply can be seen, the reply
+        self._arrived: dict[str, float] = {}  # by ticket, of replies that were pulled
         self._simulated = clock == "simulated"
         self.clock = VirtualClock(self._letters) if self._simulated else ProcessClock()
         self._tickets = itertools.count(1)
@@ -138,18 +139,24 @@ class LocalGrid(Grid):
 
     def push_messages(self, messages: Iterable[Any]) -> Iterable[str]:
         """Have each message answered by its node; the reply can be pulled when it has come."""
-        tickets = []
+        tickets, began = [], self.clock.now()
         for message in messages:
             ticket = f"local-{next(self._tickets)}"
             message.metadata.__dict__["_message_id"] = ticket  # as Flower's own Grids set it
-            self._post(ticket, message)
+            self._post(ticket, message, began)
             tickets.append(ticket)
         return tickets
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Any]:
         """The replies among these that have come; each is given once."""
         now = self.clock.now()
-        return [self._letters.pop(t)[1] for t in list(message_ids) if t in self._letters and self._letters[t][0] <= now]
+        come = {t: self._letters.pop(t) for t in list(message_ids) if t in self._letters and self._letters[t][0] <= now}
+        self._arrived |= {ticket: at for ticket, (at, _) in come.items()}
+        return [reply for _, reply in come.values()]
+
+    def arrived(self, ticket: str) -> float:
+        """When a reply that was pulled had come, which may be long before; asked once."""
+        return self._arrived.pop(ticket, self.clock.now())
 
     def send_and_receive(self, messages: Iterable[Any], *, timeout: float | None = None) -> Iterable[Any]:
         """Push messages and wait for their replies, `timeout` seconds at most."""
@@ -203,8 +210,9 @@ class LocalGrid(Grid):
             raise UnknownName("node", node, self._numbers)
         return self._numbers[node]
 
-    def _post(self, ticket: str, message: Any) -> None:
-        """Answer one message and put the reply where it can be seen from its arrival on."""
+    def _post(self, ticket: str, message: Any, began: float) -> None:
+        """Answer one message and put the reply where it can be seen from its arrival on; the nodes of this process take turns, but in
+        real time each is said to have taken its own, from `began` on."""
         peer, now = self._peers[message.metadata.dst_node_id], self.clock.now()
         if not peer.up(now):
             self._letters[ticket] = now, Message(Error(ErrorCode.NODE_UNAVAILABLE, LEFT), reply_to=message)
@@ -212,6 +220,8 @@ class LocalGrid(Grid):
         content, message.content = message.content, wire.copied(message.content)
         reply = self._answered(message, peer)
         at = self._arrival(peer, content, reply, now, hello=message.metadata.message_type == message_type(HELLO))
+        if not self._simulated:
+            at = began + self.clock.now() - now
         if at <= peer.gone_at and not math.isinf(at):
             self._letters[ticket] = at, reply
 
