@@ -127,7 +127,8 @@ def test_a_reply_comes_after_the_way_there_the_steps_and_the_way_back() -> None:
     channel = open_channel(small("a", "b"), speeds={"a": 2.0, "b": 0.5}, links={"a": link})
     asked = Parcel({"w/a": np.zeros(3, np.float32)}, values={"steps": 3})
     reply = channel.receive(channel.send("train", {"a": asked, "b": asked}), until=FOREVER)
-    assert reply["b"].seconds == channel.now()  # delivered when all were there
+    assert reply["b"].seconds == 3 * 0.5  # when it came, not when all were there
+    assert reply["a"].seconds == channel.now()
     there, back = wire.size(wire.pack(asked)), wire.size(wire.pack(reply["a"].parcel))
     assert channel.now() == pytest.approx(0.25 + there / 1000 + 3 * 2.0 + 0.25 + back / 1000)
 
