@@ -1,5 +1,6 @@
 """Every aggregation rule keeps to the contract of its family; a new file is tested the day it lands."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -180,6 +181,16 @@ def test_a_state_of_no_rounds_is_a_beginning(name):
     rule, (current, some) = ready(name), begun(name)
     rule.restore(load(save(ready(name).state())))
     same(rule.aggregate(current, some), ready(name).aggregate(current, some), 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_copy_goes_its_own_way(name):
+    """Contribution asks copies what would have been without an owner: the rule itself must not notice."""
+    rule, other, (current, some) = ready(name), ready(name), begun(name)
+    copy.copy(rule).aggregate(current, some[:-1])
+    same(rule.aggregate(current, some), other.aggregate(current, some), 0)
+    copy.copy(rule).aggregate(current, some[:-1])
+    same(rule.state(), other.state(), 0)
 
 
 @pytest.mark.parametrize("name", NAMES)

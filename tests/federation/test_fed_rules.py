@@ -149,6 +149,7 @@ def test_fedbuff_takes_stale_updates_at_a_discount():
     rule = aggregation.rule("fedbuff", {"buffer": 3})
     np.testing.assert_array_equal(after(rule, update("a", [4, 0]), update("b", [8, 0], staleness=3)), [14, 20])
     assert (rule.wanted(10), rule.wanted(2)) == (3, 2)
+    assert [aggregation.rule("fedbuff").wanted(n) for n in (1, 2, 4, 25, 100)] == [1, 1, 2, 9, 10]
 
 
 def test_semi_synchronous_shares_add_up_to_one():
@@ -311,6 +312,8 @@ def test_bagging_refuses_what_is_no_forest():
         aggregation.rule("bagging", {}).aggregate(START, [A])
     with pytest.raises(FederationError, match="trained by gradient descent"):
         statistics(mlp.Network(PROBLEM, mlp.Options()), [], seed=0)
+    with pytest.raises(TypeError, match="not fitted from sums"):
+        mlp.Network(PROBLEM, mlp.Options()).statistics([])
 
 
 def test_trees_of_an_owner_are_those_it_would_have_alone():

@@ -29,6 +29,7 @@ class Rule(ABC):
     """From the global weights and the owners' updates to the next global weights.
 
     A member file holds `Options` (frozen, each field `option(default, doc, low=…)`) and `Rule`, and declares what follows.
+    What it remembers is replaced, never changed in place: a shallow copy may be asked what would have been without an owner.
     Updates come sorted by owner, so that a seed gives one result. All arrays of `current` are float32; the sums are made in float64.
     """
 

@@ -62,7 +62,7 @@ class Rule(_contract.Rule):
 
     def aggregate(self, current: Arrays, updates: Sequence[Update]) -> Arrays:
         self.checked(updates)
-        self._models = self._models or [current]
+        self._models, self._cluster = list(self._models or [current]), dict(self._cluster)
         self._welcome([u.owner for u in updates])
         self._quiet += 1
         for cluster in range(len(self._models)):

@@ -18,12 +18,14 @@ from cellwright.federation.aggregation._contract import by_examples, dataclass, 
 from cellwright.federation.aggregation._sums import discount, moved
 from cellwright.federation.contract import Arrays, Update
 
+_PAPERS_BUFFER = 10
+
 
 @dataclass(frozen=True)
 class Options(_contract.Options):
     """Options of FedBuff."""
 
-    buffer: int = option(10, "updates that fill the buffer; at most as many as there are owners", low=1)
+    buffer: int = option(0, "updates that fill the buffer; 0: a third of the owners, at most the paper's 10", low=0)
     server_rate: float = option(1.0, "share of the buffer's sum that is taken", low=1e-3, high=10.0)
     staleness_exponent: float = option(0.5, "a: how fast an update loses weight with every round that went by", low=0.0)
 
@@ -36,8 +38,8 @@ class Rule(_contract.Rule):
     timing = "asynchronous"
 
     def wanted(self, asked: int) -> int:
-        """The size of the buffer."""
-        return min(int(self.options.buffer), asked)
+        """The size of the buffer; never more than there are owners."""
+        return min(int(self.options.buffer) or min(-(-asked // 3), _PAPERS_BUFFER), asked)
 
     def weights(self, updates: Sequence[Update]) -> np.ndarray:
         return by_examples(updates) * discount(updates, self.options.staleness_exponent)

@@ -69,11 +69,11 @@ class Rule(_contract.Rule):
     def aggregate(self, current: Arrays, updates: Sequence[Update]) -> Arrays:
         changes = [_change(update, current) for update in self.checked(updates)]
         after = moved(current, updates, self.options.server_rate * self.weights(updates))
-        for update, change in zip(updates, changes, strict=True):
-            self._owners.add(update.owner)
+        total = dict(self._sum)
+        for change in changes:
             for name, array in change.items():
-                self._sum[name] = np.asarray(self._sum.get(name, 0.0) + array.astype(np.float64))
-        self._sent = {}
+                total[name] = np.asarray(total.get(name, 0.0) + array.astype(np.float64))
+        self._sum, self._owners, self._sent = total, self._owners | {u.owner for u in updates}, {}
         return after
 
     def state(self) -> Arrays:
