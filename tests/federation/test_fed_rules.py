@@ -136,8 +136,9 @@ def test_scaffold_averages_owners_alike_and_their_variates():
     assert rule.extra("b", START)["c/w"].dtype == np.float32
 
 
-def test_scaffold_wants_gradient_descent_and_every_variate():
-    rule = aggregation.rule("scaffold", {"rate_factor": 10.0})
+def test_scaffold_wants_every_variate_and_trains_by_gradient_descent_if_asked():
+    assert aggregation.rule("scaffold").local(LOCAL, 1) == LOCAL
+    rule = aggregation.rule("scaffold", {"optimizer": "sgd", "rate_factor": 10.0})
     assert rule.local(LOCAL, 1).optimizer == "sgd"
     assert rule.local(LOCAL, 1).learning_rate == pytest.approx(0.1)
     with pytest.raises(FederationError, match="'a' sent no control variate"):

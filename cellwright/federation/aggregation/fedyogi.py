@@ -18,7 +18,7 @@ from cellwright.federation.aggregation._contract import FlowerRule, dataclass, o
 class Options(_contract.Options):
     """Options of FedYogi."""
 
-    learning_rate: float = option(0.01, "the coordinator's", low=1e-6, high=10.0)
+    learning_rate: float = option(0.03, "the coordinator's", low=1e-6, high=10.0)
     beta_1: float = option(0.9, "share of the mean update that is kept from round to round", low=0.0, high=0.999)
     beta_2: float = option(0.99, "how little the second moment moves in a round", low=0.0, high=0.9999)
     tau: float = option(1e-3, "added to the root, so that small updates stay small", low=1e-9)

@@ -4,10 +4,11 @@
     w <- w + lr · mean of the updates;  c <- c + (sum of the owners' changes of c_i) / owners
 
 Karimireddy et al., SCAFFOLD: stochastic controlled averaging for federated learning, ICML 2020. An owner is sent c as `c/<parameter>`,
-keeps c_i, and answers what changed in it as `dc/<parameter>`. Owners count alike, whatever their windows, as in the paper. Its theory
-is for plain gradient descent, so owners train by that, at a learning rate `rate_factor` times the configured one, which is meant for
-AdamW. c is the mean over the owners heard of so far: the rule is not told of others. Not linear in what is sent: from dc_i an
-owner's update can be told, so that sealing the updates alone would protect nothing.
+keeps c_i, and answers what changed in it as `dc/<parameter>`. Owners count alike, whatever their windows, as in the paper. The paper's
+theory is for plain gradient descent (`optimizer: sgd`, at `rate_factor` times the configured learning rate, which is meant for AdamW);
+as configured, the variates are of AdamW's steps, which did better (docs/experiments.md). c is the mean over the owners heard of so far:
+the rule is not told of others. Not linear in what is sent: from dc_i an owner's update can be told, so that sealing the updates alone
+would protect nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Options(_contract.Options):
     """Options of SCAFFOLD."""
 
     server_rate: float = option(1.0, "share of the mean update that is taken", low=1e-3, high=10.0)
-    optimizer: str = option("sgd", "what owners train by", choices=("sgd", "adamw"))
+    optimizer: str = option("configured", "what owners train by", choices=("configured", "sgd"))
     rate_factor: float = option(30.0, "owners' learning rate, in multiples of the configured one; for sgd only", low=1e-3)
 
 
@@ -50,8 +51,8 @@ class Rule(_contract.Rule):
         self._sent: Arrays = {}  # what all owners are sent this round
 
     def local(self, local: Local, round_: int) -> Local:
-        if self.options.optimizer != "sgd":
-            return replace(local, optimizer=self.options.optimizer)
+        if self.options.optimizer == "configured":
+            return local
         return replace(local, optimizer="sgd", learning_rate=local.learning_rate * self.options.rate_factor)
 
     def extra(self, owner: str, current: Arrays) -> Arrays:
