@@ -88,9 +88,19 @@ def _check(owner: str, local: Local) -> None:
     for name, value, most in (("steps", local.steps, MOST_STEPS), ("batch", local.batch, MOST_BATCH)):
         if not isinstance(value, int) or not 1 <= value <= most:
             raise Refused(f"{owner}: it is asked for {value} {name} in a round; expected 1 to {most}")
-    for name, number in (("learning rate", local.learning_rate), ("proximal weight", local.proximal + 1)):
-        if not (math.isfinite(number) and number > 0):
-            raise Refused(f"{owner}: the {name} it is given cannot be meant ({number:g})")
+    numbers = {
+        "learning rate": (local.learning_rate, 1e-30),
+        "proximal weight": (local.proximal, 0.0),
+        "weight decay": (local.weight_decay, 0.0),
+        "gradient clip": (1.0 if local.gradient_clip is None else local.gradient_clip, 1e-30),
+    }
+    for name, (number, least) in numbers.items():
+        if not (isinstance(number, int | float) and math.isfinite(number) and number >= least):
+            raise Refused(f"{owner}: the {name} it is given cannot be meant ({number})")
+    if local.optimizer not in ("sgd", "adamw"):
+        raise Refused(f"{owner}: it is asked to train by '{str(local.optimizer)[:40]}'; there are sgd and adamw")
+    if wrong := [prefix for prefix in (*local.private, *local.frozen) if not isinstance(prefix, str) or not prefix]:
+        raise Refused(f"{owner}: {wrong[0]!r} is no prefix of a parameter's name")
 
 
 def _seed(seed: int, owner: str, round_: int) -> int:

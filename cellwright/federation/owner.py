@@ -112,14 +112,16 @@ class DataOwner:
         mark, content = self._meter.mark(), str(parcel.values["task"]).encode()
         told = {name: str(parcel.values[name]).encode() for name in (PRIVACY, COMPRESSION) if name in parcel.values}
         channelled(self.name, self.kit, told)
-        data, shared = self._data(task_from(content)), _shared(content)
+        data = self._data(task_from(content))
+        examples = 0 if data.empty else len(data.training)  # also whether any window fits, before a network is built for them
+        shared = _shared(content)
         seen = {name: state.blobs[name] for name in (_SEEN, _SENT) if name in state.blobs}
         state.arrays.clear()
         state.blobs.clear()
         state.blobs.update({**seen, **told, _TASK: content})
         values: dict[str, Value] = {
             "owner": self.name,
-            "examples": 0 if data.empty else len(data.training),
+            "examples": examples,
             "empty": data.empty,
             "sites": json.dumps(data.sites),
         }
@@ -130,8 +132,9 @@ class DataOwner:
 
     def _train(self, parcel: Parcel, state: NodeState) -> Parcel:
         """Train, protect, then encode or seal."""
-        mark, instruction = self._meter.mark(), messages.instruction_of(parcel)
-        task, shared, ways = task_from(state.blobs[_TASK]), _shared(state.blobs[_TASK]), self._ways(state)
+        mark, ways = self._meter.mark(), self._ways(state)
+        instruction = ways.kept_to(messages.instruction_of(parcel))
+        task, shared = task_from(state.blobs[_TASK]), _shared(state.blobs[_TASK])
         data, spent = self._data(task), partial(self._meter.usage, mark)
         if shared.closed_form:
             return plain(statistics(shared, data, instruction), ways, spent)

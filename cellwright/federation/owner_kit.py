@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from cellwright.errors import CellwrightError, Refused
-from cellwright.federation.contract import Value
+from cellwright.federation.contract import Instruction, Value
 from cellwright.federation.data.metadata import Disclosure
 from cellwright.params import Energy
 
@@ -65,6 +65,13 @@ class Channelled:
         from cellwright.federation.privacy._contract import Mechanism
 
         return any(m.seals or type(m).protect is not Mechanism.protect for m in self.mechanisms)
+
+    def kept_to(self, instruction: Instruction) -> Instruction:
+        """The instruction with what the mechanisms do to local training, whether or not the coordinator has asked for it."""
+        local = instruction.local
+        for mechanism in self.mechanisms:
+            local = mechanism.local(local)
+        return replace(instruction, local=local)
 
 
 def channelled(owner: str, kit: OwnerKit, told: Mapping[str, bytes]) -> Channelled:

@@ -160,7 +160,16 @@ def test_a_loss_that_is_no_number_ends_training_with_a_refusal(linear):
 
 @pytest.mark.parametrize(
     ("changes", "why"),
-    [({"steps": 0}, "0 steps"), ({"batch": 10**9}, "1000000000 batch"), ({"learning_rate": float("nan")}, "learning rate")],
+    [
+        ({"steps": 0}, "0 steps"),
+        ({"batch": 10**9}, "1000000000 batch"),
+        ({"learning_rate": float("nan")}, "learning rate"),
+        ({"learning_rate": -1.0}, "learning rate"),
+        ({"proximal": -1.0}, "proximal weight"),
+        ({"gradient_clip": 0.0}, "gradient clip"),
+        ({"optimizer": "lbfgs"}, "train by 'lbfgs'; there are sgd and adamw"),
+        ({"private": ("",)}, "no prefix"),
+    ],
 )
 def test_instructions_that_cannot_be_meant_are_refused(bench, changes, why):
     with pytest.raises(Refused, match=why):

@@ -153,6 +153,28 @@ def test_an_update_is_what_training_changed(owner_folders, task):
         np.testing.assert_array_equal(update.delta[name], array - owner.start[name])
 
 
+def test_only_the_columns_that_a_task_asks_for_are_retrieved_and_anew_when_they_change(panel, task, make_params, tmp_path):
+    folders = cut(panel, groups(panel.schema, "site"), tmp_path)
+    wider = task_for(make_params(problem={"features": ["users"]}), panel.schema, "fedavg:gru", "r1")
+    for asked, names in ((task, ["traffic"]), (wider, ["traffic", "users"])):
+        data = owner_data("north", folders["north"], asked)
+        assert [f.name for f in data.panel.schema.features] == names
+        assert owner_data("north", folders["north"], asked) is data  # read once
+    values = {f.name: panel.values(f.name).copy() for f in panel.schema.features}
+    values["traffic"][:20, 0] = np.nan
+    cut(Panel.from_arrays(panel.schema, values), groups(panel.schema, "site"), tmp_path)
+    assert len(owner_data("north", folders["north"], task).training) < len(data.training)
+
+
+def test_what_is_prepared_is_bounded(panel, task, tmp_path, monkeypatch):
+    folders = cut(panel, groups(panel.schema, "site"), tmp_path)
+    first = owner_data("north", folders["north"], task)
+    monkeypatch.setattr("cellwright.federation.owner_data.MOST_BYTES", 2 * first.bytes)
+    for name in ("east", "south", "west"):
+        owner_data(name, folders[name], task)
+    assert owner_data("north", folders["north"], task) is not first
+
+
 def test_no_reply_holds_rows_of_the_panel(owner_folders, task, panel):
     """No array of a reply shares three values in a row with the owner's data, raw or scaled, and none is as long as its rows."""
     owner = Asked(owner_folders, task, kit=OwnerKit(codec=codec("none")))
@@ -275,6 +297,14 @@ def test_local_privacy_clips_and_noises_what_leaves(owner_folders, task):
     assert np.linalg.norm(flat) == pytest.approx(1e-3, rel=0.05)
     with pytest.raises(Refused, match=r"asks for 'dc/.*does not cover"):
         owner.train(extra={f"c/{name}": np.zeros_like(a) for name, a in owner.start.items()})
+
+
+def test_an_owner_keeps_to_its_mechanisms_whatever_the_coordinator_asks(owner_folders, task):
+    """The instruction says nothing of DP-SGD; its noise, ten times the learning rate, is there all the same."""
+    kit = OwnerKit(mechanisms=(mechanism("dp_sgd", {"noise_multiplier": 160.0}),), noise_seed=1)
+    local = Local(steps=1, batch=16, learning_rate=1.0, optimizer="sgd")
+    noisy = messages.under(Asked(owner_folders, task, kit).train(local), messages.DELTA)
+    assert np.std(np.concatenate([a.ravel() for a in noisy.values()])) == pytest.approx(10, rel=0.2)
 
 
 def test_a_sealed_update_leaves_sealed_alone_and_sums_to_the_owners_vectors(owner_folders, task):
