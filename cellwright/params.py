@@ -158,24 +158,24 @@ class Search(Section):
 class Federation(Section):
     """Train where the data may not move: candidates `<rule>:<model>` (fedavg:gru), and `cellwright federate`."""
 
-    rule: str = Field("fedavg", description="aggregation rule; auto: chosen by request, resources and data")
+    rule: str = Field("fedavgm", description="aggregation rule of `cellwright federate`; auto: chosen by request, resources and data")
     rule_options: dict[str, Any] = Field(default_factory=dict, description="the rule's own options, by name")
-    model: str = Field("gru", description="network that `cellwright federate` trains")
+    model: str = Field("gru", description="network that `cellwright federate` trains; auto: chosen likewise")
     owners: Literal["site"] | Count = Field(
         "site", description="who owns the data: each site itself, or so many groups of neighbouring sites"
     )
-    rounds: Count = Field(40, description="rounds at most")
-    steps: Count = Field(20, description="optimiser steps an owner does in a round")
+    rounds: Count = Field(60, description="rounds at most")
+    steps: Count = Field(13, description="optimiser steps an owner does in a round")
     batch: Count = Field(256, description="windows a step")
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    learning_rate: Positive = 3e-3
+    learning_rate: Positive = 5e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    patience: Count = Field(8, description="rounds without a better validation loss before it stops as converged")
-    lr_patience: Count | None = Field(3, description="such rounds before the learning rate is halved; null: it stays")
+    patience: Count = Field(12, description="rounds without a better validation loss before it stops as converged")
+    lr_patience: Count | None = Field(None, description="such rounds before the learning rate is halved; null: it only decays")
     fraction: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="share of the owners asked in a round")
     least_owners: Count = Field(2, description="fewest owners a round is counted with")
     deadline_s: Positive = Field(600, description="longest a round waits for its owners, seconds")
-    lr_decay: Annotated[float, Field(gt=0, le=1)] = Field(0.97, description="factor of the learning rate from round to round")
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = Field(0.96, description="factor of the learning rate from round to round")
     task: Literal["regression", "classification"] = Field(
         "regression", description="what quality is measured by: errors, or how well load above a site's 90 % quantile is told"
     )

@@ -12,7 +12,7 @@ import typer
 from cellwright import __version__
 from cellwright.errors import CellwrightError
 from cellwright.processes import obey_parent
-from flows._cli import champion, data, doctor, edge, models, replayable, run, servers, table
+from flows._cli import audit, champion, data, doctor, edge, federate, models, replayable, run, servers, table
 
 STOPPED = 130
 
@@ -27,6 +27,8 @@ app = typer.Typer(
 run.add_to(app)
 replayable.add_to(app)
 table.add_to(app)
+federate.add_to(app)
+audit.add_to(app)
 champion.add_to(app)
 data.add_to(app)
 models.add_to(app)

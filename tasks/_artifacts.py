@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from cellwright.federation.results import Round
 from cellwright.results import Leaderboard, Validated
 
 
@@ -20,6 +22,24 @@ def leaderboard_rows(board: Leaderboard) -> list[dict[str, Any]]:
             "champion": "★" if row.key == board.choice.key else "",
         }
         for row in board.rows
+    ]
+
+
+def round_rows(rounds: Sequence[Round]) -> list[dict[str, Any]]:
+    """The rounds of a federation as rows of a table artifact."""
+    return [
+        {
+            "round": r.round,
+            "owners counted": sum(o.outcome in ("counted", "late") for o in r.owners),
+            "validation MAE": _rounded(r.mae),
+            "validation MSE": _rounded(r.mse),
+            "learning rate": _rounded(r.learning_rate),
+            "ε": _rounded(r.epsilon),
+            "kB up": round(r.up_bytes / 1000, 1),
+            "kB down": round(r.down_bytes / 1000, 1),
+            "events": "; ".join([*r.events, *([r.decision] if r.decision else [])]),
+        }
+        for r in rounds
     ]
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellwright.errors import FederationError
+from cellwright.errors import FederationError, ParamsError
 from cellwright.files import write_text
 from cellwright.params import Params
 from cellwright.results import Trained
@@ -15,12 +15,86 @@ from cellwright.workspace import Workspace
 
 if TYPE_CHECKING:
     from cellwright.federation.contract import Arrays
+    from cellwright.federation.federate import Bed
     from cellwright.federation.results import Federated, Round
     from cellwright.forecaster import Forecaster
     from cellwright.training.candidates import Candidate
 
 Say = Callable[[str], None]
 _STATUS = {"converged": "converged", "target": "converged", "rounds": "max_epochs"}  # all else: a budget ended it
+
+
+def key_of(params: Params) -> str:
+    """The candidate that `cellwright federate` trains: `<federation.rule>:<federation.model>`.
+
+    Raises:
+        ParamsError: rule or model are still to be chosen ("auto").
+    """
+    f = params.federation
+    if "auto" in (f.rule, f.model):
+        raise ParamsError("federation.rule and federation.model are chosen before a run begins; `cellwright federate` does that")
+    return f"{f.rule}:{f.model}"
+
+
+def federate(params: Params, ws: Workspace, *, on_progress: Say = lambda _: None) -> Federated:
+    """Train federated, then compare; a training that is finished is found again. Writes to `ws.candidate(key)`.
+
+    Raises:
+        CellwrightError: what the federation raises.
+    """
+    from cellwright.federation import federate as whole
+    from cellwright.federation.results import Federated
+
+    key = key_of(params)
+    if one_model(params):
+        from cellwright.steps.train import train
+
+        train(params, ws, key, on_epoch=lambda line: on_progress(_line(line)), say=on_progress)
+    bed = whole.bed(params, ws, key)
+    if not one_model(params):
+        _own_models(bed, on_progress)
+    found = Federated.read(bed.folder / whole.RESULT)
+    if params.federation.compare and found.mae_central is None:
+        found = whole.compared(bed, say=on_progress)
+    on_progress(sentence(found))
+    return found
+
+
+def one_model(params: Params) -> bool:
+    """Whether the rule ends with one model for all owners, which a leaderboard can hold."""
+    from cellwright.families import member
+    from cellwright.federation.key import RULES
+
+    return bool(member(RULES, params.federation.rule, what="aggregation rule").Rule.one_model)
+
+
+def sentence(found: Federated) -> str:
+    """What came of it, in one sentence."""
+    told = [f"{found.rule_title} with {len(found.owners)} owners: {found.status} after {found.rounds} rounds"]
+    told += [f"test MAE {found.mae:.4g}"] if found.mae is not None else []
+    if found.mae is not None and found.mae_central and found.mae_alone:
+        told.append(
+            f"{found.mae / found.mae_central - 1:+.1%} against training on everyone's data ({found.mae_central:.4g}), "
+            f"{found.mae / found.mae_alone - 1:+.1%} against each owner alone ({found.mae_alone:.4g})"
+        )
+    told += [f"ε {found.epsilon:.3g}"] if found.epsilon is not None else []
+    return ", ".join(told)
+
+
+def _own_models(bed: Bed, say: Say) -> None:
+    """Owners that end with models of their own: no forecaster for all sites, nothing to score together."""
+    from cellwright.federation import federate as whole
+
+    if (bed.folder / whole.RESULT).is_file():
+        return
+    made = whole.planned(bed, say=say)
+    outcome = whole.trained(bed, made, say=say, on_round=lambda record: say(_line(record.model_dump())))
+    whole.concluded(bed, made, outcome)
+
+
+def _line(line: Mapping[str, Any]) -> str:
+    number = int(line.get("epoch", line.get("round", 0)))
+    return f"round {number}: validation loss {line['validation_loss']:.5g}"
 
 
 def federated_training(

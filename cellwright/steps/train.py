@@ -36,6 +36,7 @@ def train(
     rung: Rung | None = None,
     shared: bool = False,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Trained:
     """Train the candidate `key`, resume it, or return its record if it is trained already from the same inputs.
 
@@ -48,6 +49,7 @@ def train(
         rung: train up to there only; a later call goes on.
         shared: others train at the same time (for the energy reading).
         on_epoch: called with the line of history.jsonl at each epoch's end.
+        say: told of requests, topologies and decisions, where the candidate is federated.
 
     Raises:
         WrongUse: the key, its options or the problem cannot be meant; nothing was started.
@@ -68,7 +70,7 @@ def train(
         return done
     try:
         if candidate.rule:
-            return _federated(params, ws, candidate, spans, version, folder, warm_start, unfit, on_epoch)
+            return _federated(params, ws, candidate, spans, version, folder, warm_start, unfit, on_epoch, say)
         return _train(params, ws, candidate, panel, spans, version, folder, warm_start, unfit, rung, shared, on_epoch)
     except Exception as error:
         reason = str(error) if isinstance(error, CellwrightError) else f"{type(error).__name__}: {error}"
@@ -86,11 +88,12 @@ def _federated(
     warm_start: Path | None,
     unfit: str | None,
     on_epoch: Callable[[dict[str, float]], None] | None,
+    say: Callable[[str], None],
 ) -> Trained:
     """Where the data lie: no rungs, no search; the owners meter their own energy."""
     from cellwright.steps.federate import federated_training
 
-    trained, forecaster = federated_training(params, ws, candidate, warm_start=warm_start, on_epoch=on_epoch)
+    trained, forecaster = federated_training(params, ws, candidate, warm_start=warm_start, on_epoch=on_epoch, say=say)
     forecaster.save(folder)
     notes = {**trained.notes, "start": f"fresh weights, not those offered: {unfit}"} if unfit else trained.notes
     return trained.model_copy(update={"train_rows": _learnt(spans, version, warm_start), "notes": notes}).save(folder / RECORD)

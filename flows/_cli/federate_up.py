@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from cellwright.params import Params
     from cellwright.workspace import Workspace
 
-Address = Annotated[str | None, typer.Option("--address", help="host:port of the SuperLink; else federation.address.")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="host:port of the SuperLink, from another machine of its door; else federation.address."),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,7 +34,10 @@ def up(
         int | None, typer.Option("--owners", min=0, help="SuperNodes on this machine; 0: the SuperLink alone.")
     ] = None,
     address: Address = None,
-    host: Annotated[list[str] | None, typer.Option(help="Name or address by which other machines know this one.")] = None,
+    door: Annotated[
+        str | None, typer.Option(help="host:port at which SuperNodes of other machines may join, such as 0.0.0.0:9443.")
+    ] = None,
+    host: Annotated[list[str] | None, typer.Option(help="Name or address by which these machines know this one.")] = None,
     dataset: Dataset = None,
     overrides: Set = None,
 ) -> None:
@@ -44,8 +50,9 @@ def up(
         signal.signal(number, _interrupted)
     panels = _panels(ws, params, owners)
     at = address or params.federation.address
-    with deployed.up(panels, folder(ws), address=at, hosts=tuple(host or ()), energy=params.energy) as running:
+    with deployed.up(panels, folder(ws), address=at, door=door, hosts=tuple(host or ()), energy=params.energy) as running:
         typer.echo(f"SuperLink   {at}, over TLS; CA {running.files.ca}")
+        typer.echo(f"door        {door or 'closed: SuperNodes of this machine alone (--door)'}")
         typer.echo(f"SuperNodes  {', '.join(panels) or 'none here; let others join with `cellwright federate admit`'}")
         typer.echo(f"coordinator {running.coordinator}")
         typer.echo(f"logs        {running.files.log('superlink').parent}\nCtrl-C stops them.")

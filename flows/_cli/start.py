@@ -29,6 +29,21 @@ def run_benchmark(
     return benchmark(dataset=DataSet(dataset), promote=promote, only_new=only_new, fresh=fresh, overrides=overrides)
 
 
+def run_federation(ws: Workspace, dataset: str, overrides: list[str], *, promote: bool, fresh: bool, quiet: bool) -> str:
+    """Run the federate flow here, in this process; returns the run's name.
+
+    Raises:
+        CellwrightError: what stopped it.
+    """
+    prefect_environment(ws)
+    from flows._catalogue import DataSet
+    from flows.federate import federate
+
+    if not quiet:
+        speak()
+    return federate(dataset=DataSet(dataset), promote=promote, fresh=fresh, overrides=overrides)
+
+
 def prefect_environment(ws: Workspace) -> None:
     """Point flows and Prefect at this project, and at the server of `cellwright up` if that runs. Before Prefect's import."""
     from flows._cli.servers import running_server

@@ -69,6 +69,15 @@ def _train(params: Params, ws: Workspace, model: str | None) -> None:
         typer.echo(f"{trained.title}: {trained.status}, {trained.epochs} epochs. {trained.reason}")
 
 
+def _federate(params: Params, ws: Workspace, _model: str | None) -> None:
+    from cellwright.steps.federate import federate
+    from cellwright.training.runner import bounded
+
+    _remember(params, ws)
+    with bounded(params.runner.threads_per_worker):
+        federate(params, ws, on_progress=lambda line: typer.echo(f"federate {line}"))
+
+
 def _score(params: Params, ws: Workspace, _model: str | None) -> None:
     from cellwright.steps.score import score
 
