@@ -51,6 +51,7 @@ class UnderWay:
     start: Arrays
     extra: Arrays
     ago_s: float  # since it was sent
+    judging: bool = False  # whether these weights are being judged by it as well
 
 
 @dataclass
@@ -185,6 +186,7 @@ def _header(saved: Saved) -> dict[str, Any]:
             owner: {
                 "round": s.round,
                 "ago_s": s.ago_s,
+                "judging": s.judging,
                 "local": asdict(s.local),
                 "start": numbers[id(s.start)],
                 "names": list(s.start),
@@ -268,7 +270,8 @@ def _under_way(content: Mapping[str, Any], group: Any) -> dict[str, UnderWay]:
         number = sent["start"]
         if number not in starts:
             starts[number] = _ordered(group("start", str(number)), sent["names"])
-        out[owner] = UnderWay(sent["round"], _local(sent["local"]), starts[number], group("extra", owner), sent["ago_s"])
+        local, extra = _local(sent["local"]), group("extra", owner)
+        out[owner] = UnderWay(sent["round"], local, starts[number], extra, sent["ago_s"], sent["judging"])
     return out
 
 

@@ -89,6 +89,7 @@ class Coordinator:
         self._post = Post(channel, sender=topology.coordinator, request=task.request, signer=signer, auditor=auditor)
         self._judge = Judge(self._post, rule)
         self._gatherer = Gatherer(self._post, rule, codec, self.mechanisms, Pacing.reported(speeds or {}))
+        self._gatherer.remember = checkpoint is not None
         self._first, self._rebuild = topology, rebuild or pruned(topology)
         self._told = dict(deploy or {})
         self._checkpoint = None if checkpoint is None else Checkpoint(checkpoint, self._identity(codec))
@@ -171,8 +172,7 @@ class Coordinator:
         for ago_s in sorted({sent.ago_s for sent in under_way.values()}, reverse=True):
             group = {owner: sent for owner, sent in under_way.items() if sent.ago_s == ago_s}
             self._gatherer.wait(began + longest_s - ago_s)
-            if self.rule.timing == "asynchronous":
-                self._judge.ask({owner: sent.start for owner, sent in group.items()}, self.progress.round)
+            self._judge.ask({owner: sent.start for owner, sent in group.items() if sent.judging}, self.progress.round)
             again = {owner: Sent(sent.round, sent.local, sent.start, sent.extra) for owner, sent in group.items()}
             self._gatherer.again(again, self.progress.round)
         self._gatherer.wait(began + longest_s)
@@ -416,15 +416,19 @@ class Coordinator:
             return
         now, flight = self.channel.now(), self._gatherer.flight
         nodes = self.channel.states() if isinstance(self.channel, Stateful) else {}
+        then = {**self._states, **self._gatherer.before}
         for owner in flight:  # it will be asked again, from the state that it had then
             nodes.pop(owner, None)
-            if owner in self._states:
-                nodes[owner] = self._states[owner]
+            if owner in then:
+                nodes[owner] = then[owner]
         self._states = nodes
         saved = Saved(self.progress, self.crew, self._gatherer.pacing, self.rule.state(), [m.state() for m in self.mechanisms])
         saved.auditor = self.auditor.state() if self.auditor is not None else b""
         saved.nodes = nodes
-        saved.under_way = {o: UnderWay(s.round, s.local, s.start, s.extra, now - s.at) for o, s in flight.items()}
+        judging = set(self._judge.asked())
+        saved.under_way = {
+            owner: UnderWay(s.round, s.local, s.start, s.extra, now - s.at, owner in judging) for owner, s in flight.items()
+        }
         self._checkpoint.save(saved)
 
     def _identity(self, codec: Codec) -> str:

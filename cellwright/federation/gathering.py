@@ -19,11 +19,12 @@ from cellwright.errors import FederationError, Refused
 from cellwright.federation import messages
 from cellwright.federation.aggregation._contract import Rule
 from cellwright.federation.compression._contract import Codec
-from cellwright.federation.contract import Arrays, Instruction, Local, Parcel, Reply, Update
+from cellwright.federation.contract import Arrays, Instruction, Local, NodeState, Parcel, Reply, Update
 from cellwright.federation.ledger import Ledger
 from cellwright.federation.pacing import Pacing
 from cellwright.federation.post import Answers, Post
 from cellwright.federation.privacy._contract import Mechanism
+from cellwright.federation.rounds import Stateful
 
 _FORGOTTEN = 3.0  # deadlines after which an update that never came is waited for no longer
 
@@ -49,6 +50,8 @@ class Gatherer:
         self.sealed = any(m.seals for m in self.mechanisms)
         self.flight: dict[str, Sent] = {}
         self._early: dict[str, Reply] = {}  # replies that came while nobody listened
+        self.remember = False  # whether the states of nodes are kept, for a checkpoint
+        self.before: dict[str, NodeState] = {}  # of an asynchronous rule: the state that a node had when it was last instructed
 
     def instruct(self, owners: Iterable[str], current: Arrays, local: Local, round_: int, *, deadline_s: float) -> None:
         """Send each owner the weights it starts from; equal instructions share one parcel."""
@@ -147,6 +150,8 @@ class Gatherer:
         return encoded if self.rule.closed_form else self.codec.decode(encoded, public(sent.start, sent.local))
 
     def _send(self, parcels: Mapping[str, Parcel], sent: Mapping[str, Sent], round_: int) -> None:
+        if self.remember and self.rule.timing == "asynchronous" and isinstance(self.post.channel, Stateful):
+            self.before |= dict.fromkeys(parcels, NodeState()) | self.post.channel.states(parcels)
         tickets, now = self.post.send("train", parcels, round_=round_), self.post.channel.now()
         self.flight |= {owner: replace(sent[owner], ticket=ticket, at=now) for owner, ticket in tickets.items()}
 

@@ -5,7 +5,7 @@ Quality management and the FMLMS steer a training at the boundaries of its round
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -51,6 +51,7 @@ class Rounds:
             "rounds",
             "patience",
             "lr_patience",
+            "lr_decay",
             "fraction",
             "least_owners",
             "deadline_s",
@@ -95,7 +96,7 @@ class Pause:
 class Stateful(Protocol):
     """A channel whose nodes live in this process: their states are kept with the checkpoint (see contract.NodeState)."""
 
-    def states(self) -> dict[str, NodeState]: ...
+    def states(self, nodes: Iterable[str] | None = None) -> dict[str, NodeState]: ...
 
     def restore(self, states: Mapping[str, NodeState]) -> None: ...
 

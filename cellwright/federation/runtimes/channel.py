@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -141,10 +141,10 @@ class FlowerChannel:
             if len(got) >= wanted or self.now() >= until or not self._clock.wait(until, missing, wanted - len(got)):
                 return dict(sorted(got.items()))
 
-    def states(self) -> dict[str, NodeState]:
-        """What the nodes of this process remember, for a checkpoint; empty where nodes keep that themselves."""
+    def states(self, nodes: Iterable[str] | None = None) -> dict[str, NodeState]:
+        """What the nodes of this process, or these of them, remember, for a checkpoint; empty where nodes keep that themselves."""
         of_grid = getattr(self._grid, "states", None)
-        return of_grid() if of_grid else {}
+        return of_grid(nodes) if of_grid else {}
 
     def restore(self, states: Mapping[str, NodeState]) -> None:
         """Give the nodes of this process back what `states` returned.

@@ -189,9 +189,10 @@ class LocalGrid(Grid):
         """The node becomes faster or slower."""
         self._peers[self._number(node)].seconds_per_step = seconds_per_step
 
-    def states(self) -> dict[str, NodeState]:
-        """What each node remembers, by name; those that remember nothing are left out."""
-        states = {peer.name: ContextMemory().load(peer.context) for peer in self._peers.values()}
+    def states(self, nodes: Iterable[str] | None = None) -> dict[str, NodeState]:
+        """What each node, or each of these, remembers, by name; those that remember nothing are left out."""
+        peers = self._peers.values() if nodes is None else [self._peers[self._number(name)] for name in nodes]
+        states = {peer.name: ContextMemory().load(peer.context) for peer in peers}
         return {name: state for name, state in states.items() if state.arrays or state.blobs}
 
     def restore(self, states: Mapping[str, NodeState]) -> None:
