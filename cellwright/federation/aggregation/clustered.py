@@ -122,12 +122,10 @@ def cosines(vectors: np.ndarray) -> np.ndarray:
 def bipartition(similar: np.ndarray) -> np.ndarray:
     """Two groups such that the largest similarity between them is smallest: True where a row is not in the first row's group.
 
-    The most similar pairs are joined, one after the other, until two groups are left.
+    That is single linkage, cut where two clusters are left.
     """
-    group = np.arange(len(similar))
-    pairs = [(-similar[i, j], i, j) for i in range(len(similar)) for j in range(i)]
-    for _, i, j in sorted(pairs):
-        if len(set(group)) <= 2:
-            break
-        group[group == group[i]] = group[j]
+    from sklearn.cluster import AgglomerativeClustering
+
+    distance = np.clip(1 - similar, 0, None)  # a cosine may be a little above 1
+    group = AgglomerativeClustering(n_clusters=2, metric="precomputed", linkage="single").fit_predict(distance)
     return np.asarray(group != group[0])
