@@ -101,7 +101,7 @@ def test_any_two_lines_that_are_swapped_are_found(whole, tmp_path, first):
     found = verify_log(copied(whole, tmp_path, lines))
     assert not found.ok
     assert found.line == first + 1
-    assert "removed, added or moved" in found.reason
+    assert "altered, removed, added or moved" in found.reason
 
 
 @pytest.mark.parametrize("kept", range(9))
@@ -116,6 +116,19 @@ def test_a_line_that_is_added_or_repeated_is_found(whole, tmp_path):
     lines = whole.read_bytes().splitlines(keepends=True)
     assert verify_log(copied(whole, tmp_path, [*lines[:4], lines[3], *lines[4:]])).line == 5
     assert verify_log(copied(whole, tmp_path, [*lines, b"{}\n"])).line == 10
+
+
+def test_one_line_that_is_written_anew_with_its_hash_does_not_fit_the_next(whole, tmp_path):
+    lines = whole.read_bytes().splitlines(keepends=True)
+    row = json.loads(lines[4])
+    fields = {k: v for k, v in row.items() if k not in ("index", "previous", "hash")}
+    lines[4], _ = line_of(fields | {"verdict": "refused"}, 4, row["previous"])
+    assert verify_log(copied(whole, tmp_path, lines)).line == 6
+
+
+def test_a_head_that_says_the_same_in_other_bytes_is_found(whole, tmp_path):
+    head = head_path(whole).read_bytes().replace(b",", b", ", 1)
+    assert "not as it is written" in verify_log(copied(whole, tmp_path, head=head)).reason
 
 
 def rewritten(path: Path, folder: Path, head: bytes | None = None) -> tuple[Path, Head]:

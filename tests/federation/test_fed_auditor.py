@@ -79,6 +79,7 @@ def test_forged_unsigned_and_unknown_senders_are_refused(open_auditor):
     assert broken(auditor, reply()) == "signature"
     assert broken(auditor, SIGNERS["b"].sign(reply(), sender="a", sequence=1, request="r")) == "signature"
     assert broken(auditor, signed(reply("b"), "b")) == "signature"  # b's message as if a had sent it
+    assert broken(auditor, SIGNERS["a"].sign(reply(), sender="b", sequence=1, request="r")) == "signature"
     assert broken(auditor, signed(reply("c"), "c"), node="c") == "signature"
     good = signed(reply())
     assert broken(auditor, replace(good, values={**good.values, "examples": 10_000})) == "signature"

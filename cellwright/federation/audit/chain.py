@@ -178,10 +178,8 @@ def _fault(line: bytes, index: int, previous: str) -> str:
     if line[-_END_BYTES:] != _end(hashlib.sha256(body).hexdigest()):
         return "the record is not what was hashed: it was altered"
     record = json.loads(body + b"}")
-    if record["index"] != index:
-        return f"here should be record {index}, found record {record['index']}: records were removed, added or moved"
-    if record["previous"] != previous:
-        return "the record does not follow the one before it: records were removed, added or moved"
+    if record["index"] != index or record["previous"] != previous:
+        return f"here should be record {index}, found record {record['index']}: records were altered, removed, added or moved"
     return ""
 
 
