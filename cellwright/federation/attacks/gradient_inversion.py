@@ -78,7 +78,7 @@ def _attempt(
         x.grad, y.grad = torch.autograd.grad(value, [x, y], allow_unused=True, materialize_grads=True)
         return float(value.detach())
 
-    search.step(closure)
+    search.step(closure)  # type: ignore[no-untyped-call]
     last = closure()
     return Inversion(x.detach().numpy()[0], y.detach().numpy()[0], last if np.isfinite(last) else float("inf"))
 

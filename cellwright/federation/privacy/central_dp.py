@@ -6,7 +6,7 @@ times that. Neighbouring federations differ in one owner's update, which is take
 is public. Each round counts in full: no amplification by sampling is claimed, since owners are selected by their resources and by a
 seed that is known, not by secret coins. The noise must go on the average itself, before an adaptive rule takes a step along it.
 
-Cost (python benchmarks/privacy.py --only central_dp): no bytes; drawing the noise once takes milliseconds a round.
+Cost (python benchmarks/privacy.py --only central_dp): no bytes; 11 ms a round for 30,000 values.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ Values are rounded to a grid of 2^−fraction_bits before encryption, and the de
 rounded vectors, at most owners · 2^−(fraction_bits+1) off the true one. The same updates give the same model, and the published sum
 holds no trace of the key's noise (Li and Micciancio, EUROCRYPT 2021). A sum that lies off the grid is refused, not published.
 
-Cost (python benchmarks/privacy.py --only ckks): about 58 bytes a value instead of 4, up, and again down for the decryption.
+Cost (python benchmarks/privacy.py --only ckks): 50 owners and 30,000 values: 2.2 MB up an owner instead of 0.12, 2.4 MB
+down for the key and the decryption, 61 ms an owner, 0.3 s at the coordinator.
 """
 
 from __future__ import annotations

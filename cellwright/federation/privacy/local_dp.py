@@ -5,7 +5,7 @@ statement is that of the local model: whatever an owner's data are, and whatever
 as likely. Any two clipped updates lie up to 2 · clip_norm apart, which is the sensitivity that is counted. Each round counts in
 full: no amplification by sampling owners is claimed, since the coordinator knows whom it asked.
 
-Cost (python benchmarks/privacy.py --only local_dp): no bytes; drawing the noise takes milliseconds a round.
+Cost (python benchmarks/privacy.py --only local_dp): no bytes; 4 ms an owner and round for 30,000 values.
 """
 
 from __future__ import annotations

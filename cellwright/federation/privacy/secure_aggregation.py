@@ -15,8 +15,8 @@ Values lie on a grid of 2^−fraction_bits up to ±range, and the sum of all own
 the sum is that of the owners' rounded vectors, exactly. Keys and masks are new in every round and come from the operating system's
 entropy; they cancel, so that the same updates give the same model.
 
-Cost (python benchmarks/privacy.py --only secure_aggregation): 8 bytes a value instead of 4, and some 300 bytes for every pair of
-owners.
+Cost (python benchmarks/privacy.py --only secure_aggregation): 50 owners and 30,000 values: 256 kB up an owner instead
+of 121, 18 kB down, 15 ms an owner; 9 ms at the coordinator, 64 ms where a fifth of the owners are lost.
 """
 
 from __future__ import annotations
