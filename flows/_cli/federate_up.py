@@ -62,19 +62,19 @@ def up(
 
 
 def admit(
-    owner: Annotated[str, typer.Argument(help="Name of the data owner.")],
-    key: Annotated[Path, typer.Argument(help="Its supernode.pub.")],
+    shown: Annotated[list[Path], typer.Argument(help="admission.json of each data owner.")],
     address: Address = None,
     overrides: Set = None,
 ) -> None:
-    """Let a data owner's SuperNode on another machine join this machine's SuperLink."""
-    from cellwright.federation.runtimes import certificates, deployed
+    """Let data owners' SuperNodes on other machines join this machine's SuperLink."""
+    from cellwright.federation.runtimes import deployed, settings
 
     ws = workspace()
-    files = deployed.Files(folder(ws))
-    at = address or parameters(ws, overrides).federation.address
-    deployed.admit(deployed.Control(at, files.ca), {owner: certificates.public_key(key)})
-    typer.echo(f"admitted    {owner}")
+    files, at = deployed.Files(folder(ws).resolve()), address or parameters(ws, overrides).federation.address
+    for path in shown:
+        owner = settings.admission(path)
+        deployed.admit(files, at, owner)
+        typer.echo(f"admitted    {owner.owner}")
 
 
 def node(
@@ -82,16 +82,17 @@ def node(
     panel: Annotated[Path | None, typer.Option(help="Folder of its panel; none: only its keys are made.")] = None,
     ca: Annotated[Path | None, typer.Option(help="The SuperLink's ca.pem.")] = None,
     coordinator: Annotated[str | None, typer.Option(help="The coordinator's public key, as `federate up` shows it.")] = None,
+    peer: Annotated[list[Path] | None, typer.Option(help="admission.json of another owner, for sealed sums.")] = None,
     address: Address = None,
     overrides: Set = None,
 ) -> None:
     """Make a data owner's keys and start its SuperNode on this machine; Ctrl-C stops it."""
-    from cellwright.federation.runtimes import deployed
+    from cellwright.federation.runtimes import deployed, servers, settings
 
     ws = workspace()
-    params, files = parameters(ws, overrides), deployed.Files(folder(ws))
-    public = deployed.node_keys(files, owner)
-    typer.echo(f"key         {public}: admit it with `cellwright federate admit {owner} supernode.pub` where the SuperLink runs")
+    params, files = parameters(ws, overrides), deployed.Files(folder(ws).resolve())
+    servers.node_keys(files, owner)
+    typer.echo(f"keys        {files.node(owner)}; admit it with its {settings.ADMISSION} (`cellwright federate admit`)")
     if panel is None:
         return
     if ca is None or coordinator is None:
@@ -100,8 +101,9 @@ def node(
         )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
-    at = address or params.federation.address
-    with deployed.joined(files, owner, panel, at, ca=ca, coordinator=coordinator, energy=params.energy) as running:
+    at, others = address or params.federation.address, [settings.admission(path) for path in peer or ()]
+    peers = {other.owner: other.signing for other in others}
+    with deployed.joined(files, owner, panel, at, ca=ca, coordinator=coordinator, peers=peers, energy=params.energy) as running:
         typer.echo(f"SuperNode   '{owner}' at {at}; log {running.log}\nCtrl-C stops it.")
         while True:
             running.check()

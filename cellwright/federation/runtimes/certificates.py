@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, load_pem_private_key
-from cryptography.hazmat.primitives.serialization.ssh import load_ssh_private_key, load_ssh_public_key
+from cryptography.hazmat.primitives.serialization.ssh import load_ssh_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cellwright.errors import FederationError
@@ -74,7 +74,7 @@ def server(folder: Path, hosts: Sequence[str]) -> tuple[Path, Path]:
 
 
 def node_key(path: Path) -> bytes:
-    """A SuperNode's EC key at `path` (OpenSSH, as Flower reads it), made where there is none, with `<path>.pub` beside it.
+    """A SuperNode's EC key at `path` (OpenSSH, as Flower reads it), made where there is none.
 
     Returns:
         The public key in PEM, as a SuperLink registers it.
@@ -94,28 +94,7 @@ def node_key(path: Path) -> bytes:
         raise FederationError(
             f"{what} {path} must be an EC key (P-384), found {type(key).__name__}; move it away to have one made"
         )
-    public = key.public_key()
-    write_bytes(path.with_suffix(".pub"), public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n")
-    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-def public_key(path: Path) -> bytes:
-    """The public key in a SuperNode's `.pub` file (OpenSSH), in PEM, as a SuperLink registers it.
-
-    Raises:
-        FederationError: it cannot be read, or is no EC key.
-    """
-    try:
-        key = load_ssh_public_key(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise FederationError(
-            f"cannot read the SuperNode's public key {path} ({error}); take supernode.pub of the node's folder"
-        ) from error
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise FederationError(
-            f"{path} must hold an EC key (P-384), found {type(key).__name__}; take supernode.pub of the node's folder"
-        )
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _serves(certificate: Path, hosts: Sequence[str], ca: x509.Certificate) -> bool:

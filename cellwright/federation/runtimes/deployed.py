@@ -7,33 +7,39 @@ certificate and its own panel comes with the messages. Nothing is downloaded: th
 from __future__ import annotations
 
 import ipaddress
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cellwright import __version__
-from cellwright.errors import CellwrightError, FederationError, UnknownName
+from cellwright.errors import CellwrightError, FederationError, UnknownName, WrongUse
 from cellwright.federation.runtimes import certificates
 from cellwright.federation.runtimes.control import Control, write_app
+from cellwright.federation.runtimes.door import Door
 from cellwright.federation.runtimes.servers import (
     LOOPBACK,
     Files,
     Process,
     free_port,
+    node_keys,
     open_folder,
     signing_key,
     start_superlink,
     start_supernode,
 )
-from cellwright.federation.runtimes.settings import NodeSettings
+from cellwright.federation.runtimes.settings import ADMISSION, Admission, NodeSettings, admission
+from cellwright.files import write_text
 from cellwright.params import Energy
 
 __all__ = ["Deployed", "Files", "admit", "joined", "node_keys", "run", "up"]
 
 CLIENT, SERVER = "cellwright.federation.runtimes.programs:client", "cellwright.federation.runtimes.programs:server"
 _START_S = 60.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -45,6 +51,7 @@ class Deployed:
     superlink: Process
     owners: Mapping[str, NodeSettings]
     supernodes: dict[str, Process] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)  # SuperNodes that ended and were not started again
 
     def control(self) -> Control:
         """A connection to the SuperLink."""
@@ -62,16 +69,27 @@ class Deployed:
             UnknownName: no such owner.
         """
         self._known(owner)
+        self.ended.discard(owner)
         self.supernodes[owner] = start_supernode(self.files, self.owners[owner], self.address, ca=self.files.ca)
 
     def kill(self, owner: str) -> None:
-        """End an owner's SuperNode as a power cut would."""
+        """End an owner's SuperNode as a power cut would; start it again with `start`."""
         self._known(owner)
         self.supernodes[owner].kill()
 
     def check(self) -> None:
-        """Raises FederationError if the SuperLink has ended."""
+        """Look after the processes. A SuperNode that ended is the owner's affair: the federation goes on without it, and says so.
+
+        Raises:
+            FederationError: the SuperLink has ended.
+        """
         self.superlink.check()
+        for owner in sorted(set(self.supernodes) - self.ended):
+            try:
+                self.supernodes[owner].check()
+            except FederationError as error:
+                self.ended.add(owner)
+                log.warning("%s", error)
 
     def wait_online(self, owners: Sequence[str], *, seconds: float = _START_S) -> None:
         """Wait until the SuperNodes of these owners are connected.
@@ -110,6 +128,7 @@ def up(
     root: Path,
     *,
     address: str | None = None,
+    door: str | None = None,
     hosts: Sequence[str] = (),
     energy: Energy | None = None,
     app: Path | None = None,
@@ -119,26 +138,30 @@ def up(
     Args:
         owners: panel folder of each owner.
         root: where certificates, keys, node states and logs are kept (`.cellwright/federation`).
-        address: host:port that the SuperLink listens on; none: a free port of loopback.
+        address: host:port of loopback that the SuperLink listens on; none: a free port.
+        door: host:port at which SuperNodes of other machines may join (door.py); none: they may not.
         hosts: further names and addresses by which other machines know this one.
         energy: how the nodes tell their energy; none: they do not.
         app: folder of another Flower app than this package's own.
 
     Raises:
+        WrongUse: the address is not of loopback.
         FederationError: a program could not be started, or a SuperNode could not join.
         WorkspaceError: the port is taken, or `root` is not writable.
     """
     files, at = Files(root.resolve()), address or f"{LOOPBACK}:{free_port()}"
-    prepare(files, at, hosts=hosts, app=app)
+    _check_loopback(at)
+    prepare(files, at, hosts=(*hosts, *_named(door)), app=app)
     settings = settings_for(files, owners, energy)
     deployed = Deployed(at, files, start_superlink(files, at), settings)
     try:
         _await_superlink(deployed)
-        admit(deployed.control(), {owner: certificates.node_key(files.node(owner) / "supernode.key") for owner in owners})
+        _admit_known(deployed)
         for owner in owners:
             deployed.start(owner)
         deployed.wait_online(list(owners))
-        yield deployed
+        with _door(files, door, at):
+            yield deployed
     finally:
         deployed.stop()
 
@@ -177,7 +200,7 @@ def run(
 
 def settings_for(files: Files, owners: Mapping[str, Path], energy: Energy | None = None) -> dict[str, NodeSettings]:
     """The settings of nodes on this machine, each with a signing key of its own and the public keys of the others."""
-    keys = {owner: signing_key(files.node(owner) / "signing.pem").public for owner in owners}
+    keys = {owner: node_keys(files, owner).signing for owner in owners}
     coordinator = signing_key(files.coordinator_key).public
     return {
         owner: NodeSettings(
@@ -192,18 +215,17 @@ def settings_for(files: Files, owners: Mapping[str, Path], energy: Energy | None
     }
 
 
-def node_keys(files: Files, owner: str) -> Path:
-    """Make an owner's keys where there are none; returns the file of the public one, which the SuperLink must know."""
-    key = files.node(owner) / "supernode.key"
-    open_folder(files)
-    certificates.node_key(key)
-    signing_key(files.node(owner) / "signing.pem")
-    return key.with_suffix(".pub")
-
-
 @contextmanager
 def joined(
-    files: Files, owner: str, panel: Path, address: str, *, ca: Path, coordinator: str, energy: Energy | None = None
+    files: Files,
+    owner: str,
+    panel: Path,
+    address: str,
+    *,
+    ca: Path,
+    coordinator: str,
+    peers: Mapping[str, str] | None = None,
+    energy: Energy | None = None,
 ) -> Iterator[Process]:
     """One SuperNode on this machine that joins a SuperLink elsewhere, until the block ends.
 
@@ -212,7 +234,14 @@ def joined(
     """
     node_keys(files, owner)
     signing = files.node(owner) / "signing.pem"
-    settings = NodeSettings(owner=owner, panel=str(panel.resolve()), signing=str(signing), coordinator=coordinator, energy=energy)
+    settings = NodeSettings(
+        owner=owner,
+        panel=str(panel.resolve()),
+        signing=str(signing),
+        coordinator=coordinator,
+        peers=dict(peers or {}),
+        energy=energy,
+    )
     process = start_supernode(files, settings, address, ca=ca.resolve())
     try:
         yield process
@@ -222,9 +251,8 @@ def joined(
 
 def prepare(files: Files, address: str, *, hosts: Sequence[str] = (), app: Path | None = None) -> None:
     """Certificates, valid for the address and for `hosts`, the coordinator's key and the app's folder."""
-    host = address.rpartition(":")[0].strip("[]")
     open_folder(files)
-    certificates.server(files.root, sorted({LOOPBACK, "localhost", *hosts, *_named(host)}))
+    certificates.server(files.root, sorted({LOOPBACK, "localhost", *hosts, *_named(address)}))
     signing_key(files.coordinator_key)
     target = write_app(files.app, server=SERVER, client=CLIENT, version=__version__)
     if app is not None:
@@ -232,19 +260,61 @@ def prepare(files: Files, address: str, *, hosts: Sequence[str] = (), app: Path 
             (target / path.name).write_bytes(path.read_bytes())
 
 
-def admit(control: Control, keys: Mapping[str, bytes]) -> None:
-    """Register the SuperNodes' public keys, by owner."""
-    with control:
-        for owner, key in keys.items():
-            control.register(key, owner)
+def admit(files: Files, address: str, shown: Admission) -> None:
+    """Let an owner's SuperNode join, now and whenever a SuperLink is started here; removing its folder ends that.
+
+    Raises:
+        FederationError: the SuperLink cannot be reached; or the owner was admitted with other keys before.
+    """
+    path = files.node(shown.owner) / ADMISSION
+    if path.is_file() and admission(path) != shown:
+        raise FederationError(
+            f"'{shown.owner}' was admitted with other keys; if it really has new ones, remove {path.parent} first"
+        )
+    with Control(address, files.ca) as control:
+        control.register(shown.supernode.encode(), shown.owner)
+    write_text(path, shown.model_dump_json(indent=2) + "\n")
 
 
-def _named(host: str) -> list[str]:
-    """The host, unless it means all of this machine's addresses."""
+def _admit_known(deployed: Deployed) -> None:
+    """A SuperLink that was started anew knows nobody."""
+    with deployed.control() as control:
+        for path in sorted((deployed.files.root / "nodes").glob(f"*/{ADMISSION}")):
+            known = admission(path)
+            control.register(known.supernode.encode(), known.owner)
+
+
+def _named(address: str | None) -> list[str]:
+    """The host of an address, unless it means all of this machine's."""
+    host = _host(address or "")
     try:
         return [] if ipaddress.ip_address(host).is_unspecified else [host]
     except ValueError:
-        return [host]
+        return [host] if host else []
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
+def _check_loopback(address: str) -> None:
+    host = _host(address)
+    try:
+        inside = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        inside = host == "localhost"
+    if not inside or not address.rpartition(":")[2].isdecimal():
+        raise WrongUse(
+            f"a SuperLink listens on loopback, such as {LOOPBACK}:9093, found '{address}': whoever reaches it could run apps at every "
+            "owner; let other machines in with --door"
+        )
+
+
+def _door(files: Files, door: str | None, superlink: str) -> AbstractContextManager[object]:
+    """Open the door, if one is asked for."""
+    if door is None:
+        return nullcontext()
+    return Door(door, superlink, ca=files.ca, certificate=files.root / "superlink.pem", key=files.root / "superlink.key")
 
 
 def _await_superlink(deployed: Deployed) -> None:

@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +17,17 @@ from cellwright import QUIET
 from cellwright.errors import FederationError, WorkspaceError
 from cellwright.federation.audit.signing import Signer
 from cellwright.federation.runtimes import certificates
-from cellwright.federation.runtimes.settings import NodeSettings, write
-from cellwright.files import explained
+from cellwright.federation.runtimes.settings import ADMISSION, Admission, NodeSettings, admission, write
+from cellwright.files import explained, write_text
 from cellwright.processes import PARENT
 
 LOOPBACK = "127.0.0.1"
 _STOP_S = 15.0
 _TAIL = 12  # lines of a log that an error shows
+_NOT_YET = "Failed to activate SuperNode"
+_HEARTBEAT_S = 75.0  # Flower misses a SuperNode after two of its intervals of 30 s
 _HINTS = {  # what Flower's words mean here
-    "Failed to activate SuperNode": ": the SuperLink does not know its key (run `cellwright federate admit` there)",
+    _NOT_YET: ": the SuperLink does not know its key (run `cellwright federate admit` there)",
     "CERTIFICATE_VERIFY_FAILED": ": the SuperLink shows no certificate of the CA that was given (take its ca.pem)",
 }
 
@@ -62,13 +66,23 @@ class Process:
     name: str
     handle: subprocess.Popen[bytes]
     log: Path
+    again: Callable[[], subprocess.Popen[bytes]] | None = None  # starts it once more
+    until: float = 0.0  # of time.monotonic: how long that is tried where the SuperLink does not take it yet
 
     def check(self) -> None:
-        """Raises FederationError if it has ended."""
-        if (code := self.handle.poll()) is not None:
-            said = self.tail()
-            hint = next((hint for words, hint in _HINTS.items() if words in said), "")
-            raise FederationError(f"{self.name} ended with exit code {code}{hint}; {self.log} says:\n{said}")
+        """Whether it runs. A SuperNode that was killed is taken for connected until its heartbeat is missed, and until then refused.
+
+        Raises:
+            FederationError: it has ended.
+        """
+        if (code := self.handle.poll()) is None:
+            return
+        said = self.tail()
+        if self.again is not None and time.monotonic() < self.until and _NOT_YET in said:
+            self.handle = self.again()
+            return
+        hint = next((hint for words, hint in _HINTS.items() if words in said), "")
+        raise FederationError(f"{self.name} ended with exit code {code}{hint}; {self.log} says:\n{said}")
 
     def tail(self) -> str:
         """The last lines of its log."""
@@ -109,6 +123,32 @@ def signing_key(path: Path) -> Signer:
     return Signer.from_file(path)
 
 
+def node_keys(files: Files, owner: str) -> Admission:
+    """An owner's keys, made where there are none, with its public ones in `admission.json`.
+
+    Raises:
+        FederationError: a key can be read by others, or is of another kind.
+    """
+    open_folder(files)
+    folder = files.node(owner)
+    made = Admission(
+        owner=owner,
+        supernode=certificates.node_key(folder / "supernode.key").decode(),
+        signing=signing_key(folder / "signing.pem").public,
+    )
+    write_text(folder / ADMISSION, made.model_dump_json(indent=2) + "\n")
+    return made
+
+
+def signing_public(files: Files, owner: str) -> str:
+    """The Ed25519 public key (hex) of an owner that was admitted, of this machine or another.
+
+    Raises:
+        FederationError: it was not admitted.
+    """
+    return admission(files.node(owner) / ADMISSION).signing
+
+
 def start_superlink(files: Files, address: str) -> Process:
     """Start a SuperLink; see `prepare` for what it needs.
 
@@ -133,7 +173,7 @@ def start_superlink(files: Files, address: str) -> Process:
 def start_supernode(files: Files, settings: NodeSettings, address: str, *, ca: Path) -> Process:
     """Start a data owner's SuperNode; its key is made where there is none, and the SuperLink must know it (see `admit`)."""
     folder = files.node(settings.owner)
-    certificates.node_key(folder / "supernode.key")
+    node_keys(files, settings.owner)
     write(folder, settings)
     if '"' in str(folder) or "\\" in str(folder):
         raise WorkspaceError(f"Flower's node configuration cannot hold the path {folder}; keep the project in one without quotes")
@@ -151,14 +191,15 @@ def start_supernode(files: Files, settings: NodeSettings, address: str, *, ca: P
 
 def _start(name: str, program: str, arguments: list[str], files: Files, log: Path) -> Process:
     command = [sys.executable, "-m", "cellwright.federation.runtimes.program", program, *arguments]
-    with explained(log):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as out:
-            handle = subprocess.Popen(
+
+    def begin() -> subprocess.Popen[bytes]:
+        with explained(log), log.open("ab") as out:
+            return subprocess.Popen(
                 command, cwd=files.root, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
                 env=_environment(files), start_new_session=True,
             )  # fmt: skip
-    return Process(name, handle, log)
+
+    return Process(name, begin(), log, begin, time.monotonic() + _HEARTBEAT_S)
 
 
 def _environment(files: Files) -> dict[str, str]:

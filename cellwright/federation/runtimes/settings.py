@@ -1,8 +1,13 @@
-"""What a SuperNode knows of itself: `node.json` in its folder, written on its own machine and read by no other."""
+"""What a SuperNode knows of itself, and what others must know of it.
+
+node.json        its settings; written on its own machine and read by no other
+admission.json   its public keys; carried to the SuperLink's machine, and to other owners where sums are sealed
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
@@ -12,7 +17,7 @@ from cellwright.federation.management.records import Name
 from cellwright.files import write_text
 from cellwright.params import Energy
 
-FILE = "node.json"
+FILE, ADMISSION = "node.json", "admission.json"
 
 
 class NodeSettings(Spec):
@@ -25,6 +30,14 @@ class NodeSettings(Spec):
     peers: dict[str, str] = Field(default_factory=dict)  # other owners' Ed25519 public keys, hex, for sealed sums
     energy: Energy | None = None  # how its energy is told; None: it is not
     exogenous: tuple[str, ...] = ()  # files of series joined by time that a task may have it read
+
+
+class Admission(Spec):
+    """A data owner's public keys."""
+
+    owner: Name
+    supernode: str  # EC, PEM: what its SuperNode signs calls to the SuperLink with
+    signing: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # Ed25519, hex: what it signs messages with
 
 
 def write(folder: Path, settings: NodeSettings) -> None:
@@ -44,4 +57,18 @@ def read(folder: Path) -> NodeSettings:
     except (OSError, ValidationError) as error:
         raise FederationError(
             f"cannot read the node's settings {path} ({error}); start the node with `cellwright federate node`"
+        ) from error
+
+
+def admission(path: Path) -> Admission:
+    """What an owner shows to be admitted.
+
+    Raises:
+        FederationError: it cannot be read.
+    """
+    try:
+        return Admission.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise FederationError(
+            f"cannot read {path} ({error}); take the {ADMISSION} that `cellwright federate node` made"
         ) from error
