@@ -49,12 +49,13 @@ class Combiner:
             FederationError: owners counted otherwise than the mechanism demands.
         """
         average, weight = averaged(total, like)
-        if self.equal and round(weight, 3) != len(updates):
+        counted = [u for u in updates if u.examples]
+        if self.equal and round(weight, 3) != len(counted):
             raise FederationError(
-                f"{self.finishers[0].title} needs every owner to count alike, but {len(updates)} owners sealed a weight of {weight:g}; "
+                f"{self.finishers[0].title} needs every owner to count alike, but {len(counted)} owners sealed a weight of {weight:g}; "
                 "all nodes must run the same version"
             )
-        return self._from_average(current, average, weight, updates, round_)
+        return self._from_average(current, average, weight, counted, round_)
 
     def weights(self, updates: Sequence[Update]) -> dict[str, float]:
         """Each owner's share in the aggregate, where the rule weighs."""

@@ -29,7 +29,8 @@ from cellwright.federation.ledger import Ledger
 from cellwright.federation.management.records import Topology
 from cellwright.federation.pacing import Pacing
 from cellwright.federation.post import Post
-from cellwright.federation.privacy._contract import Mechanism, Participation, Spent
+from cellwright.federation.privacy._budget import most_spent, over_budget
+from cellwright.federation.privacy._contract import Mechanism, Participation
 from cellwright.federation.progress import Progress
 from cellwright.federation.results import Round
 from cellwright.federation.rounds import Outcome, Pause, Quality, Rounds, Stateful, Status
@@ -179,13 +180,20 @@ class Coordinator:
 
     def _deploy(self, nodes: Sequence[str]) -> None:
         """Send the task, and each node's part of the topology (M.3387 8.4.1, 9.1); who cannot take it takes no part."""
-        seen, base = views(self.crew.topology), messages.deploy(self.task, **self._told).values
+        ledger, p, topology = Ledger(), self.progress, self.crew.topology
+        seen, base = views(topology), messages.deploy(self.task, **self._told).values
         parcels = {
-            node: Parcel(values={**base, "role": _role(self.crew.topology, node), "topology": seen[node].model_dump_json()})
+            node: Parcel(
+                values={
+                    **base,
+                    "role": "coordinator" if node in topology.regions else "data_owner",
+                    "topology": seen[node].model_dump_json(),
+                    "again": p.attempt > 1 or node in self._deployed,  # what it learnt then is not lost
+                }
+            )
             for node in nodes
             if node in seen
         }
-        ledger, p = Ledger(), self.progress
         answers = self._post.ask("deploy", parcels, ledger, round_=p.round, wait_s=self.settings.deadline_s)
         self._deployed |= answers.parcels
         for node, parcel in answers.parcels.items():
@@ -305,7 +313,7 @@ class Coordinator:
 
     def _record(self, turn: Turn, judged: Total, events: list[str], seconds: float) -> Round:
         up_bytes, down_bytes = turn.ledger.bytes()
-        spent = self._spent()
+        spent = most_spent(self.mechanisms)
         return Round(
             round=turn.round,
             topology=self.crew.topology.version,
@@ -353,14 +361,10 @@ class Coordinator:
 
     def _affordable(self, turn: Turn) -> bool:
         """Whether every privacy budget allows one more round; ends the training where one does not."""
-        planned = self._participation(turn, self.crew.peers(), turn.local.steps)
-        for mechanism in self.mechanisms:
-            if not mechanism.fits(planned):
-                spent = mechanism.spent
-                done = f"; {spent.epsilon:.4g} of it is spent (δ = {spent.delta:g}, {spent.unit})" if spent else ""
-                self.progress.end("privacy_budget", f"{mechanism.title}: round {turn.round} would go over the budget of ε{done}")
-                return False
-        return True
+        why = over_budget(self.mechanisms, self._participation(turn, self.crew.peers(), turn.local.steps))
+        if why:
+            self.progress.end("privacy_budget", why)
+        return not why
 
     def _account(self, turn: Turn, collected: Collected) -> None:
         """Whoever was asked may have sent something, counted or not."""
@@ -375,11 +379,6 @@ class Coordinator:
         asked = [owner for owner in owners if owner not in self.crew.empty]
         examples = min((self.progress.examples.get(owner, 1) for owner in asked), default=1)
         return Participation(turn.round, len(asked), len(self.crew.peers()), steps, turn.local.batch, max(1, examples))
-
-    def _spent(self) -> Spent | None:
-        """The largest ε of those that are counted."""
-        known = [spent for m in self.mechanisms if (spent := m.spent) is not None]
-        return max(known, key=lambda spent: spent.epsilon, default=None)
 
     # -- topology
 
@@ -468,7 +467,3 @@ class Coordinator:
 
     def _reliability(self, node: str) -> float:
         return self.crew.reliability.get(node, 1.0)
-
-
-def _role(topology: Topology, node: str) -> str:
-    return "coordinator" if node in topology.regions else "data_owner"

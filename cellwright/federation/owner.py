@@ -28,7 +28,7 @@ from cellwright.federation.initial import CENTER, SCALE, problem_of, task_from
 from cellwright.federation.node_meter import NodeMeter
 from cellwright.federation.owner_data import OwnerData, forget, owner_data
 from cellwright.federation.owner_kit import COMPRESSION, PRIVACY, SHARES, Channelled, OwnerKit, channelled
-from cellwright.federation.owner_update import leaving, own_weights, plain, sealing_side, statistics, trained
+from cellwright.federation.owner_update import AGAIN, begin, leaving, own_weights, plain, sealing_side, statistics, trained
 from cellwright.panel import Panel
 
 if TYPE_CHECKING:
@@ -108,17 +108,20 @@ class DataOwner:
         return self.kit.signer.sign(reply, sender=self.name, sequence=sequence, request=request)
 
     def _deploy(self, parcel: Parcel, state: NodeState) -> Parcel:
-        """Hold the task against the data, and keep it; what was kept of a task before goes."""
+        """Hold the task against the data, and keep it; what was kept of a task before goes, unless it is the same one again."""
         mark, content = self._meter.mark(), str(parcel.values["task"]).encode()
         told = {name: str(parcel.values[name]).encode() for name in (PRIVACY, COMPRESSION) if name in parcel.values}
         channelled(self.name, self.kit, told)
         data = self._data(task_from(content))
         examples = 0 if data.empty else len(data.training)  # also whether any window fits, before a network is built for them
         shared = _shared(content)
-        seen = {name: state.blobs[name] for name in (_SEEN, _SENT) if name in state.blobs}
-        state.arrays.clear()
-        state.blobs.clear()
-        state.blobs.update({**seen, **told, _TASK: content})
+        known = {**told, _TASK: content}
+        again = parcel.values.get(AGAIN) is True and all(state.blobs.get(name) == blob for name, blob in known.items())
+        if not again:
+            seen = {name: state.blobs[name] for name in (_SEEN, _SENT) if name in state.blobs}
+            state.arrays.clear()
+            state.blobs.clear()
+            state.blobs.update({**seen, **known})
         values: dict[str, Value] = {
             "owner": self.name,
             "examples": examples,
@@ -138,6 +141,7 @@ class DataOwner:
         data, spent = self._data(task), partial(self._meter.usage, mark)
         if shared.closed_form:
             return plain(statistics(shared, data, instruction), ways, spent)
+        begin(state, instruction.round)
         update = trained(shared, data, instruction, state, self.kit.noise_seed)
         side = self._side(ways, state, task)
         reply = leaving(update, ways, side, state, task, spent)

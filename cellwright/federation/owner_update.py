@@ -24,8 +24,21 @@ if TYPE_CHECKING:
     from cellwright.federation.shared_network import SharedNetwork
 
 PRIVATE, VARIATE, LOST = "private/", "variate/", "lost/"  # arrays of the state
+AGAIN = "again"  # value of a deployment: a coordinator that goes on deploys a task that may be there already
+_BEFORE, _ROUND = "before/", "round"  # what the arrays were when the newest round began, and which that was
 
 _NOTHING = Usage(0.0, 0.0, None, None)  # until the reply is made
+
+
+def begin(state: NodeState, round_: int) -> None:
+    """A round that is asked for again, since its coordinator was killed in it, is answered from the state that it began with."""
+    if state.blobs.get(_ROUND) == str(round_).encode():
+        arrays = kept(state, _BEFORE)
+    else:
+        arrays = {name: array for name, array in state.arrays.items() if not name.startswith(_BEFORE)}
+    state.arrays.clear()
+    state.arrays.update({**arrays, **{_BEFORE + name: array for name, array in arrays.items()}})
+    state.blobs[_ROUND] = str(round_).encode()
 
 
 def trained(shared: SharedNetwork, data: OwnerData, instruction: Instruction, state: NodeState, noise_seed: int | None) -> Update:

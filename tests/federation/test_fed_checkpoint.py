@@ -265,3 +265,89 @@ def test_a_process_killed_at_a_random_moment_resumes(toy, tmp_path, name):
     assert path.is_file()
     whole = coordinator(toy, nodes(toy), tmp_path / "whole", name).run(toy.initial())
     same(coordinator(toy, nodes(toy), path, name).run(toy.initial()), whole)
+
+
+class TestRealOwners:
+    """Data owners on panels of their own, with rules and codecs whose state lies at the owner."""
+
+    @pytest.fixture
+    def made(self, owner_folders, params, panel):
+        from cellwright.federation.initial import initial, task_for
+        from cellwright.federation.owner import DataOwner, OwnerKit
+
+        task = task_for(params, panel.schema, "fedavg:gru", "req-1")
+
+        def make(path, name, options=None, codec_name="none", codec_options=None, between=None, **over):
+            packed = codec(codec_name, codec_options)
+            owners = {n: DataOwner(n, folder, OwnerKit(codec=packed)) for n, folder in owner_folders.items()}
+            from cellwright.federation.contract import Local
+            from cellwright.federation.management.records import Edge, Topology
+            from cellwright.federation.rounds import Rounds
+
+            edges = tuple(Edge(child=n, parent="cloud") for n in owners)
+            topology = Topology(request="req-1", kind="star", coordinator="cloud", edges=edges, owners=tuple(owners))
+            settings = Rounds(4, Local(2, 16, 0.01), patience=9, lr_patience=None, seed=3)
+            channel = over.pop("channel", None) or open_channel(owners)
+            trainer = Coordinator(
+                channel, task, rule(name, options), settings, codec=packed, topology=topology, checkpoint=path, **over
+            )  # fmt: skip
+            return trainer, initial(task)
+
+        return make
+
+    @pytest.mark.parametrize(
+        ("name", "options", "codec_name", "codec_options"),
+        [
+            ("scaffold", None, "none", None),
+            ("personalised", None, "none", None),
+            ("fedavg", None, "topk", {"share": 0.1}),
+        ],
+    )
+    def test_state_at_the_owners_is_part_of_it(self, made, tmp_path, name, options, codec_name, codec_options):
+        def run(path, last=0):
+            def die(record):
+                if record.round == last:
+                    raise Killed
+
+            trainer, first = made(path, name, options, codec_name, codec_options, on_round=die)
+            return trainer.run(first)
+
+        whole = run(tmp_path / "whole")
+        assert whole.rounds[-1].validation_loss < whole.rounds[0].validation_loss
+        with pytest.raises(Killed):
+            run(tmp_path / "c", 2)
+        again = run(tmp_path / "c")
+        for key, array in whole.arrays.items():
+            assert array.tobytes() == again.arrays[key].tobytes(), key
+        assert {o: e.absolute for o, e in whole.evaluations.items()} == {o: e.absolute for o, e in again.evaluations.items()}
+
+    def test_owners_that_outlive_their_coordinator_redo_the_round_it_was_in(self, made, tmp_path):
+        """As on SuperNodes: the owners keep their state themselves, and have gone on when the coordinator resumes."""
+        whole_trainer, first = made(tmp_path / "whole", "scaffold")
+        whole = whole_trainer.run(first)
+
+        class Own:
+            """A channel that says nothing of its nodes' states."""
+
+            def __init__(self, inner):
+                self.inner, self.sends = inner, 0
+                self.nodes, self.now, self.receive = inner.nodes, inner.now, inner.receive
+
+            def send(self, kind, parcels):
+                tickets = self.inner.send(kind, parcels)
+                self.sends += kind == "train"
+                if self.sends == 3:  # the third round's instructions are out, and answered
+                    self.sends = 9
+                    raise Killed
+                return tickets
+
+        trainer, first = made(tmp_path / "c", "scaffold")
+        channel = Own(trainer.channel)
+        killed, first = made(tmp_path / "c", "scaffold", channel=channel)
+        with pytest.raises(Killed):
+            killed.run(first)
+        resumed, first = made(tmp_path / "c", "scaffold", channel=channel)
+        again = resumed.run(first)
+        assert len(again.rounds) == len(whole.rounds)
+        for key, array in whole.arrays.items():
+            assert array.tobytes() == again.arrays[key].tobytes(), key
