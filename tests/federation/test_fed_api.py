@@ -289,8 +289,8 @@ def test_plain_http_is_offered_to_this_machine_alone(fmlms, tmp_path):
     assert is_loopback("::1")
     assert is_loopback("localhost")
     for host in ("0.0.0.0", "::", "192.0.2.1"):
-        with pytest.raises(WrongUse, match="in the open"):
-            serve(fmlms, host, 0)
+        with pytest.raises(WrongUse, match="in the open"), in_thread(fmlms, host):
+            pass
     with pytest.raises(WrongUse, match="give both --cert and --key"):
         serve(fmlms, "127.0.0.1", 0, certificate=tmp_path / "c.pem")
     (tmp_path / "c.pem").write_text("nothing")

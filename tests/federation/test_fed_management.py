@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from safetensors.numpy import load, save
 
 from cellwright.errors import FederationError, Refused, WrongUse
+from cellwright.federation.data.keyring import FileKey
+from cellwright.federation.data.vault import Vault
 from cellwright.federation.management.delivery import BUNDLE, SAFETENSORS
 from cellwright.federation.management.permissions import SecurityRules
 from cellwright.federation.management.records import (
@@ -183,31 +185,20 @@ def test_a_model_that_was_altered_is_not_given_out(fmlms):
 
 
 def test_a_vault_keeps_models_and_metadata_from_lying_open(tmp_path):
-    class Turned:
-        """Not a cipher: shows what the database sees and that the context is kept."""
-
-        def seal(self, content, context):
-            return context[::-1] + content[::-1]
-
-        def unseal(self, sealed, context):
-            assert sealed.startswith(context[::-1])
-            return sealed[len(context) :][::-1]
-
-    with Fmlms(f"sqlite:///{tmp_path / 'v.db'}", vault=Turned()) as made:
+    with Fmlms(f"sqlite:///{tmp_path / 'v.db'}", vault=Vault(FileKey(tmp_path / "storage.key"))) as made:
         made.register(HUB, *OWNERS)
         made.declare(*(Holding(node=o.name, dataset="city", windows=1) for o in OWNERS))
         request = running(made)
         made.deliver(request, MODEL)
         made.store_metadata("car0", "city", b'{"rows": 7}')
-        with made.store.read() as connection:
-            lying = (
-                connection.execute(sa.text("SELECT content FROM models UNION ALL SELECT content FROM raw_metadata"))
-                .scalars()
-                .all()
-            )
-        assert not [content for content in lying if content in (MODEL, b'{"rows": 7}')]
+        lying = b"".join(file.read_bytes() for file in tmp_path.glob("v.db*"))
+        assert MODEL not in lying
+        assert b'"rows": 7' not in lying
         assert made.model(request)[1] == MODEL
         assert made.metadata("car0", "city") == (1, b'{"rows": 7}')
+    other = Vault(FileKey(tmp_path / "other.key"))
+    with Fmlms(f"sqlite:///{tmp_path / 'v.db'}", vault=other) as made, pytest.raises(FederationError, match="is sealed with key"):
+        made.model(request)
 
 
 # ---- nodes (8.2, 8.3) ---------------------------------------------------------------------------------------------------------

@@ -48,10 +48,11 @@ class Desk:
         statuses = {
             name: status.model_copy(update={"free": free[name]}) for name, status in self._statuses.items() if name in free
         }
+        spare = self._spare(submitted)
         try:
             choices = choose(
                 submitted.request,
-                [node for node in self._nodes if node.name in free and node.name != self._spare(submitted)],
+                [node for node in self._nodes if node.name in free and node.name != spare],
                 statuses,
                 rules=self._core.rules,
                 holdings=self._holdings,
