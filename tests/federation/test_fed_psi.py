@@ -15,10 +15,10 @@ from cellwright.federation.alignment import psi
 from cellwright.federation.contract import NodeState, Parcel
 from cellwright.federation.runtimes.local import open_channel
 
-# RFC 7748, section 5.2, first test vector of X25519
-SCALAR = bytes.fromhex("a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4")
-POINT = bytes.fromhex("e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c")
-PRODUCT = bytes.fromhex("c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552")
+# x-coordinates of P-256's base point (FIPS 186-5) and of its double
+BASE = bytes.fromhex("6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296")
+DOUBLE = bytes.fromhex("7cf27b188d034f7e8a52380304b51ac3c08969e277f21b35a60b48fc47669978")
+PRIME = 2**256 - 2**224 + 2**192 + 2**96 - 1
 
 
 class Holder:
@@ -50,8 +50,8 @@ def numbered(start: int, stop: int) -> list[bytes]:
     return [i.to_bytes(8, "big") for i in range(start, stop)]
 
 
-def test_a_point_is_multiplied_as_in_the_rfc():
-    assert psi.multiply(SCALAR, [POINT]) == [PRODUCT]
+def test_the_base_point_is_doubled():
+    assert psi.multiply((2).to_bytes(32, "big"), [BASE]) == [DOUBLE]
 
 
 def test_scalars_commute_on_hashed_points():
@@ -61,14 +61,14 @@ def test_scalars_commute_on_hashed_points():
     assert len(ways) == 1
 
 
-def test_hashed_points_lie_on_the_curve_itself_so_that_no_bit_of_an_id_shows():
-    """On the curve u³ + 486662 u² + u is a square modulo p; on its twist it is not."""
-    p = 2**255 - 19
-    for i in range(64):
-        u = int.from_bytes(psi.hash_to_curve(b"session", bytes([i])), "little")
-        right = (u**3 + 486662 * u**2 + u) % p
-        root = pow(right, (p + 3) // 8, p)
-        assert right in {root * root % p, -root * root % p}
+def test_hashes_are_coordinates_of_points_that_differ_by_session():
+    """On P-256 x³ - 3x + b is a square modulo the prime."""
+    b = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+    found = {psi.hash_to_curve(session, bytes([i])) for session in (b"one", b"two") for i in range(32)}
+    assert len(found) == 64
+    for point in found:
+        x = int.from_bytes(point, "big")
+        assert pow(x**3 - 3 * x + b, (PRIME - 1) // 2, PRIME) == 1
 
 
 @settings(max_examples=15, deadline=None)
@@ -164,8 +164,8 @@ class TestRefusals:
         [
             (b"\x01" * 33, "found 33 bytes"),
             (b"\x01" * (psi.POINT_BYTES * (psi.BATCH + 1)), "at most"),
-            (b"\xff" * 32, "canonical"),
-            (bytes(32), "none of the group"),  # of order 4: every product is the same
+            (PRIME.to_bytes(32, "big"), "not on the curve"),  # no element of the field
+            ((1).to_bytes(32, "big"), "not on the curve"),  # 1 - 3 + b is no square
         ],
     )
     def test_points_that_are_none(self, blob: bytes, message: str):

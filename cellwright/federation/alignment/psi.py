@@ -9,13 +9,14 @@ vertical federated learning (M.3387 10.4), and for two parties or more. Each par
     3  k_1 · … · k_n · H(id) is now the same at all who hold the id, and only there: the coordinator compares the points
     4  each party is told which positions of its own offer are common; it knows which ids those are
 
-**Group.** Curve25519 with u-coordinates alone (RFC 7748): [a]([b]P) = [b]([a]P). H hashes to u by SHA-512 and counts up until u lies
-on the curve and not on its twist: otherwise "curve or twist" would be a bit of the id that no scalar hides. The curve has 8 times
-a prime many points; scalars are multiples of 8 ("clamped"), so the factor is gone after the first multiplication and all that
-travels lies in the subgroup of prime order. Counting up takes longer for some ids; a whole set is hashed before anything is sent.
+**Group.** P-256 (FIPS 186-5): prime order, so there is no cofactor and no subgroup in which a scalar would show. Points travel as their
+x-coordinate; a point and its negative share it before and after any multiplication, so that taking either is the same. H hashes to
+x by SHA-512 and counts up until x belongs to a point (every second one does). That takes longer for some ids: a whole set is hashed
+before anything is sent. A coordinate that belongs to no point is refused by the library on arrival, so no other curve can be
+slipped in. (X25519, which takes any coordinate, would need the test for its twist in Python, and cost more than this does.)
 
 **Assumed.** All follow the protocol and try to learn more from what they see (semi-honest), the coordinator sides with no party;
-decisional Diffie–Hellman is hard on the subgroup, SHA-512 is a random oracle.
+decisional Diffie–Hellman is hard on P-256, SHA-512 is a random oracle.
 
 **Learnt.** A party: which of its ids all others hold too, and how many ids each other party has. The coordinator: the sizes of the sets
 and of all their intersections, also of some parties only; no id. Together with one party, it learns which ids of that party
@@ -31,7 +32,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cellwright.errors import FederationError, Refused
 from cellwright.federation.alignment.asking import Traffic, ask
@@ -42,8 +43,8 @@ MOST_IDS = 1 << 20  # of one party
 MOST_PARTIES = 16
 BATCH = 8192  # points a message: 256 KiB
 POINT_BYTES = 32
-_P = 2**255 - 19
-_A = 486662
+_CURVE = ec.SECP256R1()
+_ORDER_OF_CURVE = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _DOMAIN = b"cellwright psi 1\0"
 _KEY, _POINTS, _SESSION, _ORDER, _ALLOWED, _COMMON = (
     f"psi/{n}" for n in ("key", "points", "session", "order", "allowed", "common")
@@ -60,28 +61,33 @@ class Intersection:
 
 
 def hash_to_curve(session: bytes, identifier: bytes) -> bytes:
-    """u-coordinate (32 bytes, little-endian) of a point of Curve25519 that nobody knows the logarithm of; fresh each session."""
+    """x-coordinate (32 bytes) of a point of the curve that nobody knows the logarithm of; another one each session."""
     for count in range(256):  # each try succeeds with probability 1/2
         digest = hashlib.sha512(_DOMAIN + len(session).to_bytes(2, "big") + session + bytes([count]) + identifier).digest()
-        u = int.from_bytes(digest, "little") % _P
-        if _on_curve(u):
-            return u.to_bytes(POINT_BYTES, "little")
-    raise AssertionError("256 hashes in a row lie on the twist")  # probability 2^-256
+        try:
+            _lifted(digest[:POINT_BYTES])
+        except ValueError:
+            continue
+        return digest[:POINT_BYTES]
+    raise AssertionError("256 hashes in a row belong to no point")  # probability 2^-256
 
 
 def multiply(scalar: bytes, points: Sequence[bytes]) -> list[bytes]:
-    """The points times a scalar of 32 bytes (clamped as in RFC 7748).
+    """The points times a scalar, 1 to the order of the curve less 1, as 32 bytes.
 
     Raises:
-        Refused: a point that is not in canonical form, or of an order so small that it shows the result.
+        Refused: a coordinate that belongs to no point of the curve.
     """
-    key = X25519PrivateKey.from_private_bytes(scalar)
+    key, exchange = ec.derive_private_key(int.from_bytes(scalar, "big"), _CURVE), ec.ECDH()
     try:
-        return [key.exchange(X25519PublicKey.from_public_bytes(_canonical(point))) for point in points]
-    except ValueError as error:
-        raise Refused(
-            f"a point of the intersection is none of the group ({error}); the party that sent it must be looked at"
-        ) from None
+        return [key.exchange(exchange, _lifted(point)) for point in points]
+    except ValueError:
+        raise Refused("a point of the intersection lies not on the curve; the party that sent it must be looked at") from None
+
+
+def _lifted(x: bytes) -> ec.EllipticCurvePublicKey:
+    """One of the two points with this x-coordinate."""
+    return ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, b"\x02" + x)
 
 
 def answer(kind: str, parcel: Parcel, state: NodeState, ids: Callable[[], Sequence[bytes]]) -> Parcel:
@@ -196,7 +202,7 @@ def _begin(session: bytes, parties: int, ids: Sequence[bytes], state: NodeState)
     """A fresh scalar, a fresh order; the key never leaves the node's state, and goes when the session ends."""
     if not 0 < len(ids) <= MOST_IDS or len(set(ids)) != len(ids):
         raise Refused(f"an intersection wants 1 to {MOST_IDS} different ids, found {len(ids)}, {len(set(ids))} of them different")
-    scalar, order = secrets.token_bytes(32), list(range(len(ids)))
+    scalar, order = (1 + secrets.randbelow(_ORDER_OF_CURVE - 1)).to_bytes(32, "big"), list(range(len(ids)))
     secrets.SystemRandom().shuffle(order)
     points = multiply(scalar, [hash_to_curve(session, ids[i]) for i in order])
     state.blobs.pop(_COMMON, None)
@@ -274,14 +280,3 @@ def split_points(blob: bytes) -> list[bytes]:
     if len(blob) % POINT_BYTES or len(blob) > BATCH * POINT_BYTES:
         raise Refused(f"a message holds at most {BATCH} points of {POINT_BYTES} bytes each; found {len(blob)} bytes")
     return [blob[i : i + POINT_BYTES] for i in range(0, len(blob), POINT_BYTES)]
-
-
-def _canonical(point: bytes) -> bytes:
-    if int.from_bytes(point, "little") >= _P:
-        raise ValueError("not in canonical form")
-    return point
-
-
-def _on_curve(u: int) -> bool:
-    """v² = u³ + A·u² + u has a solution other than 0 (Euler's criterion)."""
-    return pow((u * u % _P * (u + _A) + u) % _P, (_P - 1) // 2, _P) == 1
