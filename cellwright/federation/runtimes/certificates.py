@@ -58,11 +58,11 @@ def server(folder: Path, hosts: Sequence[str]) -> tuple[Path, Path]:
     """
     ca = x509.load_pem_x509_certificate(authority(folder).read_bytes())
     certificate, key_file = folder / "superlink.pem", folder / "superlink.key"
+    if key_file.is_file() and certificate.is_file() and _serves(certificate, hosts, ca):
+        return certificate, key_file
     if not key_file.is_file():
         write_secret(key_file, _pem(ec.generate_private_key(_CURVE)), "the SuperLink's key")
     key = _key(key_file, "the SuperLink's key")
-    if certificate.is_file() and _serves(certificate, hosts, ca):
-        return certificate, key_file
     made = _builder(_name("Cellwright SuperLink"), ca.subject, key.public_key(), DAYS)
     made = made.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     made = made.add_extension(_usage(signs=False), critical=True)

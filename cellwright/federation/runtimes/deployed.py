@@ -69,8 +69,8 @@ class Deployed:
             UnknownName: no such owner.
         """
         self._known(owner)
-        self.ended.discard(owner)
         self.supernodes[owner] = start_supernode(self.files, self.owners[owner], self.address, ca=self.files.ca)
+        self.ended.discard(owner)
 
     def kill(self, owner: str) -> None:
         """End an owner's SuperNode as a power cut would; start it again with `start`."""

@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from cellwright import QUIET
 from cellwright.errors import FederationError, WorkspaceError
 from cellwright.federation.audit.signing import Signer
@@ -78,6 +80,7 @@ class Process:
         if (code := self.handle.poll()) is None:
             return
         said = self.tail()
+        self._signal(signal.SIGKILL)  # its helper may not have noticed that it ended
         if self.again is not None and time.monotonic() < self.until and _NOT_YET in said:
             self.handle = self.again()
             return
@@ -90,15 +93,28 @@ class Process:
 
     def stop(self) -> None:
         """End it and the processes it started; kindly first."""
+        family = self._family()
         self._signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):  # then it is ended unkindly
             self.handle.wait(_STOP_S)
-        self.kill()
+        self._end(family)
 
     def kill(self) -> None:
         """End it and the processes it started at once, as a power cut would."""
+        self._end(self._family())
+
+    def _end(self, family: list[psutil.Process]) -> None:
         self._signal(signal.SIGKILL)
+        for process in family:  # the SuperLink's helper is in a session of its own
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self.handle.wait(_STOP_S)
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.handle.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
 
     def _signal(self, number: int) -> None:
         try:
