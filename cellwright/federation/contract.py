@@ -148,6 +148,7 @@ class Local:
     private: tuple[str, ...] = ()  # prefixes of parameters that never leave the owner ("blocks.head")
     frozen: tuple[str, ...] = ()  # prefixes of parameters that stay as they were sent (federated transfer learning, at first)
     dp_sgd: DpSgd | None = None
+    moments: bool = False  # AdamW goes on with the moments of the owner's round before, which stay there; else it begins anew
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """One round of training at a data owner: some steps of gradient descent from the weights it was sent (M.3387 9.4).
 
 No training loop is started: a round of one step takes milliseconds, and thousands of owners share one network object. Which windows
-are drawn, and dropout, depend on (seed, owner, round) alone. The optimiser begins anew in each round.
+are drawn, and dropout, depend on (seed, owner, round) alone. The optimiser begins anew in each round, unless AdamW is told to go on
+with the moments of the owner's round before (`Local.moments`).
 
     FedProx     after each step the weights move towards those sent: the proximal map of mu/2 · |w - w0|², which is stable for any
                 mu (Li et al., Federated optimization in heterogeneous networks, MLSys 2020)
@@ -34,6 +35,7 @@ from cellwright.training.losses import forecast_loss
 
 VARIATE, CORRECTION = "c/", "dc/"  # the rule's own arrays: SCAFFOLD's variate to the owner, what it changed by from him
 
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, as torch names them
 _OF_OPACUS = ("grad_sample", "summed_grad")  # attributes of parameters: a gradient a window
 MOST_STEPS, MOST_BATCH = 100_000, 1_000_000  # of one round: more is a mistake, or an attack on the owner's machine
 
@@ -47,6 +49,7 @@ class Trained:
     loss: float  # mean over the measured targets of all steps, normalised; before each step
     variate: Arrays = field(default_factory=dict)  # SCAFFOLD's own, to be kept
     correction: Arrays = field(default_factory=dict)  # what it changed by
+    moments: Arrays = field(default_factory=dict)  # of AdamW, to be kept; none unless asked for
 
 
 def train(
@@ -56,6 +59,7 @@ def train(
     start: Arrays,
     *,
     variate: Arrays | None = None,
+    moments: Arrays | None = None,
     noise_seed: int | None = None,
 ) -> Trained:
     """Train from `start` as `instruction.local` says.
@@ -63,6 +67,7 @@ def train(
     Args:
         start: all arrays that travel: those sent, the owner's private ones over them.
         variate: SCAFFOLD's own of the rounds before; none: zero.
+        moments: AdamW's, as the round before left them.
         noise_seed: of DP-SGD, for tests; without it noise and sampling come from the operating system's entropy.
 
     Raises:
@@ -76,12 +81,16 @@ def train(
         shared.load(owner, start)
         with _trainable(shared, local, owner) as parameters:
             pulls = _Pulls(parameters, local, _corrections(instruction.extra, variate or {}, parameters))
-            steps = _steps(shared, parameters, data, local, seed, noise_seed)
+            optimizer = shared.optimizer(local, parameters)
+            if local.moments:
+                _go_on(optimizer, parameters, moments or {})
+            steps = _steps(shared, parameters, optimizer, data, local, seed, noise_seed)
             losses = _descend(steps, pulls, owner, instruction.round)
+            left = _moments(optimizer, parameters) if local.moments else {}
         arrays = shared.arrays()
     _check_finite(owner, instruction.round, arrays)
     own, change = _variates(instruction.extra, variate or {}, start, arrays, local)
-    return Trained(arrays, local.steps, losses, own, change)
+    return Trained(arrays, local.steps, losses, own, change, left)
 
 
 def _check(owner: str, local: Local) -> None:
@@ -153,13 +162,13 @@ def _drawn(span: Span, local: Local, seed: int) -> Iterator[np.ndarray]:
 def _steps(
     shared: SharedNetwork,
     parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
     data: OwnerData,
     local: Local,
     seed: int,
     noise_seed: int | None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Each step done, its (sum of the loss, measured targets); the caller's pulls come after each."""
-    optimizer = shared.optimizer(local, parameters)
     span, network, kind = data.training, shared.network, data.task.loss
     if local.dp_sgd is not None:
         private = PrivateSteps(network, parameters, optimizer, kind, local, len(span), noise_seed)
@@ -176,6 +185,19 @@ def _steps(
             nn.utils.clip_grad_norm_(parameters.values(), local.gradient_clip)
         optimizer.step()
         yield total.detach(), count
+
+
+def _go_on(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], moments: Arrays) -> None:
+    """Give AdamW its state back; a parameter that has none begins anew."""
+    for name, parameter in parameters.items():
+        if f"{name}/{_MOMENTS[0]}" in moments:
+            optimizer.state[parameter] = {m: torch.from_numpy(moments[f"{name}/{m}"].copy()) for m in _MOMENTS}
+
+
+def _moments(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]) -> Arrays:
+    """AdamW's state; nothing of SGD, which has none."""
+    states = {name: optimizer.state.get(parameter, {}) for name, parameter in parameters.items()}
+    return {f"{name}/{m}": state[m].numpy().copy() for name, state in states.items() for m in _MOMENTS if m in state}
 
 
 class _Pulls:

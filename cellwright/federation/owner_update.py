@@ -1,6 +1,6 @@
 """An owner's update, from local training to what leaves: protected, then encoded or sealed (M.3387 9.4, 10.5).
 
-What lasts from one round to the next is in the owner's state: private parameters, SCAFFOLD's variate, what a codec lost.
+What lasts from one round to the next is in the owner's state: private parameters, SCAFFOLD's variate, AdamW's moments, what a codec lost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cellwright.federation.privacy._contract import OwnerSide
     from cellwright.federation.shared_network import SharedNetwork
 
-PRIVATE, VARIATE, LOST = "private/", "variate/", "lost/"  # arrays of the state
+PRIVATE, VARIATE, MOMENTS, LOST = "private/", "variate/", "moments/", "lost/"  # arrays of the state
 AGAIN = "again"  # value of a deployment: a coordinator that goes on deploys a task that may be there already
 _BEFORE, _ROUND = "before/", "round"  # what the arrays were when the newest round began, and which that was
 
@@ -54,9 +54,12 @@ def trained(shared: SharedNetwork, data: OwnerData, instruction: Instruction, st
     if data.empty:
         delta = {name: np.zeros_like(array) for name, array in start.items() if not name.startswith(private)}
         return Update(data.owner, instruction.round, delta, 0, 0, {}, _NOTHING)
-    done = train(shared, data, instruction, start, variate=kept(state, VARIATE), noise_seed=noise_seed)
+    done = train(
+        shared, data, instruction, start, variate=kept(state, VARIATE), moments=kept(state, MOMENTS), noise_seed=noise_seed
+    )
     keep(state, PRIVATE, {name: array for name, array in done.arrays.items() if name.startswith(private)})
     keep(state, VARIATE, done.variate)
+    keep(state, MOMENTS, done.moments)
     return Update(
         owner=data.owner,
         round=instruction.round,

@@ -114,6 +114,18 @@ def test_every_window_comes_before_one_comes_twice(linear):
     assert found.steps == 193
 
 
+def test_adamw_goes_on_with_its_moments_where_it_is_asked_to(bench):
+    """Two rounds of three steps on all windows are then one of six; without moments they are not."""
+    local = Local(steps=3, batch=10_000, learning_rate=0.01, moments=True)
+    whole = bench.train(replace(local, steps=6)).arrays
+    first = bench.train(local)
+    close(bench.train(local, start=first.arrays, moments=first.moments).arrays, whole, atol=1e-5)
+    anew = bench.train(local, start=first.arrays).arrays
+    assert max(np.abs(anew[name] - whole[name]).max() for name in whole) > 1e-3
+    assert bench.train(replace(local, moments=False)).moments == {}
+    assert bench.train(replace(local, optimizer="sgd")).moments == {}
+
+
 def test_fedprox_stays_at_the_start_for_a_huge_mu_and_goes_part_of_the_way_for_a_small_one(bench):
     for optimizer in ("sgd", "adamw"):
         held = bench.train(Local(steps=5, batch=32, learning_rate=0.05, optimizer=optimizer, proximal=1e9)).arrays

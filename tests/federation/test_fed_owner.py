@@ -277,6 +277,17 @@ def test_scaffolds_variate_is_kept_and_only_its_change_is_told(owner_folders, ta
         np.testing.assert_allclose(owner.state.arrays[f"variate/{name}"], first[f"dc/{name}"] + second[f"dc/{name}"], atol=1e-6)
 
 
+def test_moments_stay_at_their_owner_from_round_to_round(owner_folders, task):
+    owner, local = Asked(owner_folders, task), replace(LOCAL, moments=True)
+    for round_ in (1, 2):
+        reply = owner.train(local, round_=round_)
+        assert all(name.startswith(messages.DELTA) for name in reply.arrays)
+        name = next(iter(owner.start))
+        assert owner.state.arrays[f"moments/{name}/step"] == 2 * round_
+    owner.train(LOCAL, round_=3)
+    assert not any(name.startswith("moments/") for name in owner.state.arrays)
+
+
 def test_what_a_codec_loses_comes_with_the_next_update(owner_folders, task):
     options = {"share": 0.1}
     owner = Asked(owner_folders, task, **deployed_values({}, "topk", options, share_scalers=False))
