@@ -24,6 +24,7 @@ from cellwright.federation.audit.signing import Signer
 from cellwright.federation.contract import Arrays, Channel, Evaluation, Parcel, Spec, Task
 from cellwright.federation.coordinator import Coordinator
 from cellwright.federation.gain import Observer, gains
+from cellwright.federation.gathering import public
 from cellwright.federation.management.records import Topology
 from cellwright.federation.quality.evaluation import Policy
 from cellwright.federation.quality.incentive import Contribution
@@ -112,13 +113,15 @@ def _coordinator(
     privacy = {name: f.privacy_options.get(name, {}) for name in f.privacy}
     made, packed = rule(f.rule, f.rule_options), codec(f.compression, f.compression_options)
     mechanisms = tuple(mechanism(name, options) for name, options in privacy.items())
-    form = Form(None if made.closed_form else start, packed, sealed=any(m.seals for m in mechanisms))
+    settings = Rounds.of(f, seed=job.task.seed, gradient_clip=job.gradient_clip)
+    like = None if made.closed_form else public(start, made.local(settings.local, 1))
+    form = Form(like, packed, sealed=any(m.seals for m in mechanisms))
     auditor = Auditor(Rules.of(f, made.timing), job.keys, log, form, request=job.task.request) if f.audit else None
     return Coordinator(
         channel,
         job.task,
         made,
-        Rounds.of(f, seed=job.task.seed, gradient_clip=job.gradient_clip),
+        settings,
         mechanisms=mechanisms,
         codec=packed,
         topology=job.topology,

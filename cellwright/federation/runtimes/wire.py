@@ -28,6 +28,7 @@ DTYPES = frozenset(
 )
 _FORMAT = "numpy.ndarray"  # Flower's name of NumPy's file format
 _MOST_DIMENSIONS = 8
+_Form = tuple[str, tuple[int, ...], str, bytes]  # what Flower's Array is made of
 _ID = 64  # hexadecimal digits by which one Flower object names another
 _CHUNK_BYTES = FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE  # Flower cuts arrays into objects of this size
 
@@ -36,7 +37,7 @@ class Packer:
     """Packs parcels; an array that several of them hold is serialised once. Keep the parcels alive as long as the packer."""
 
     def __init__(self) -> None:
-        self._done: dict[int, Any] = {}
+        self._done: dict[int, _Form] = {}
 
     def pack(self, parcel: Parcel) -> Any:
         """The parcel as a RecordDict that shares nothing that can be changed with anyone.
@@ -50,18 +51,18 @@ class Packer:
         try:
             records[ARRAYS] = ArrayRecord()
             for name, array in parcel.arrays.items():
-                records[ARRAYS][name] = _fresh(self._array(array))
+                records[ARRAYS][name] = Array(*self._form(array))
             records[VALUES] = ConfigRecord(dict(parcel.values))
             records[BLOBS] = ConfigRecord(dict(parcel.blobs))
         except TypeError as error:
             raise FederationError(f"a message may hold arrays, bytes, text, numbers and booleans only: {error}") from None
         return records
 
-    def _array(self, array: np.ndarray) -> Any:
-        packed = self._done.get(id(array))
-        if packed is None:
-            packed = self._done[id(array)] = packed_array(array)
-        return packed
+    def _form(self, array: np.ndarray) -> _Form:
+        form = self._done.get(id(array))
+        if form is None:
+            form = self._done[id(array)] = _form(array)
+        return form
 
 
 def pack(parcel: Parcel) -> Any:
@@ -75,11 +76,15 @@ def packed_array(array: np.ndarray) -> Any:
     Raises:
         FederationError: its type cannot travel.
     """
+    return Array(*_form(array))
+
+
+def _form(array: np.ndarray) -> _Form:
     name = array.dtype.name
     if name not in DTYPES:
         raise FederationError(f"an array of type {array.dtype} cannot travel; known: {', '.join(sorted(DTYPES))}")
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return Array(name, native.shape, _FORMAT, _header(name, native.shape) + native.tobytes())
+    return name, native.shape, _FORMAT, _header(name, native.shape) + native.tobytes()
 
 
 def unpack(records: Any) -> Parcel:
