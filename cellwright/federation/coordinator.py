@@ -8,23 +8,22 @@ The same code runs on simulated and on wall-clock time: the channel says what ti
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellwright.errors import FederationError
-from cellwright.federation import messages
 from cellwright.federation.aggregation._contract import Rule
-from cellwright.federation.checkpoint import Checkpoint, Saved, UnderWay
 from cellwright.federation.collecting import Collected, Collector, Turn
 from cellwright.federation.combining import Combiner
 from cellwright.federation.compression._contract import Codec
-from cellwright.federation.contract import Arrays, Channel, NodeState, Parcel, Task, Update, Value
-from cellwright.federation.crew import Crew, Rebuild, pruned, views
-from cellwright.federation.gathering import Gatherer, Sent
+from cellwright.federation.contract import Arrays, Channel, Parcel, Task, Update, Value
+from cellwright.federation.crew import Crew, Rebuild, pruned
+from cellwright.federation.deployment import Deployment
+from cellwright.federation.gathering import Gatherer
 from cellwright.federation.judging import NOTHING_TOLD, Judge, Total, total
+from cellwright.federation.keeping import Keeper
 from cellwright.federation.ledger import Ledger
 from cellwright.federation.management.records import Topology
 from cellwright.federation.pacing import Pacing
@@ -33,7 +32,7 @@ from cellwright.federation.privacy._budget import most_spent, over_budget
 from cellwright.federation.privacy._contract import Mechanism, Participation
 from cellwright.federation.progress import Progress
 from cellwright.federation.results import Round
-from cellwright.federation.rounds import Outcome, Pause, Quality, Rounds, Stateful, Status
+from cellwright.federation.rounds import Outcome, Pause, Quality, Rounds, Status
 from cellwright.federation.sealed_sum import check_rule, sealing
 
 if TYPE_CHECKING:
@@ -90,12 +89,9 @@ class Coordinator:
         self._post = Post(channel, sender=topology.coordinator, request=task.request, signer=signer, auditor=auditor)
         self._judge = Judge(self._post, rule)
         self._gatherer = Gatherer(self._post, rule, codec, self.mechanisms, Pacing.reported(speeds or {}))
-        self._gatherer.remember = checkpoint is not None
         self._first, self._rebuild = topology, rebuild or pruned(topology)
         self._told = dict(deploy or {})
-        self._checkpoint = None if checkpoint is None else Checkpoint(checkpoint, self._identity(codec))
-        self._deployed: dict[str, Parcel] = {}
-        self._states: dict[str, NodeState] = {}
+        self._keeper = Keeper(checkpoint, task, settings, self._gatherer, self._judge, self.mechanisms)
 
     def run(self, initial: Arrays) -> Outcome:
         """Train from these weights, or from where the checkpoint stands, until something ends it.
@@ -111,7 +107,10 @@ class Coordinator:
             if progress.ended is None and (pause := self.between(progress.round) if self.between else None):
                 if pause.kind == "pause":
                     return self._outcome("paused", pause.reason, progress.current)
-                self._paused(pause)
+                if pause.topology is None:
+                    progress.end("stopped", pause.reason)
+                else:
+                    self._deployment.adopt(pause.topology)
             if progress.ended is None:
                 self._round()
         return self._finish()
@@ -132,8 +131,7 @@ class Coordinator:
     # -- beginning
 
     def _begin(self, initial: Arrays) -> None:
-        saved = self._checkpoint.load() if self._checkpoint else None
-        s = self.settings
+        saved, s = self._keeper.load(), self.settings
         if saved is None:
             current = {name: array.copy() for name, array in initial.items()}
             self.progress = Progress(current, s.local.learning_rate, s.rounds)
@@ -143,86 +141,29 @@ class Coordinator:
         self.progress.attempt += 1
         self._post.resume(self.progress.attempt)
         self._collector = Collector(self._gatherer, self._judge, self.crew, s)
+        self._deployment = Deployment(
+            self.task, self._told, self._gatherer, self.crew, self.progress, self._rebuild, s.deadline_s
+        )
         self.rule.bind(self.task)
         self.rule.place(self.crew.topology.regions)
         if saved is not None:
-            self._restore(saved)
-        self._notice([], Ledger())
-        self._deploy(self.crew.peers())
+            self._keeper.restore(saved)
+        self._deployment.notice([], Ledger())
+        self._deployment.deploy(self.crew.peers())
         self.crew.check(s.least_owners)
         if saved is not None:
-            self._again(saved)
+            self._keeper.resume(saved, self.crew)
         self._keep()
 
-    def _restore(self, saved: Saved) -> None:
-        self.rule.restore(saved.rule)
-        for mechanism, state in zip(self.mechanisms, saved.mechanisms, strict=True):
-            mechanism.restore(state)
-        if self.auditor is not None and saved.auditor:
-            self.auditor.restore(saved.auditor)
-        self._gatherer.pacing = saved.pacing
-
-    def _again(self, saved: Saved) -> None:
-        """The nodes' states, and what was under way, as they were when the checkpoint was written."""
-        if saved.nodes and isinstance(self.channel, Stateful):
-            self.channel.restore(saved.nodes)
-        self._states = saved.nodes
-        here = set(self.crew.peers())
-        under_way = {owner: sent for owner, sent in saved.under_way.items() if owner in here}
-        longest_s, began = max((sent.ago_s for sent in under_way.values()), default=0.0), self.channel.now()
-        for ago_s in sorted({sent.ago_s for sent in under_way.values()}, reverse=True):
-            group = {owner: sent for owner, sent in under_way.items() if sent.ago_s == ago_s}
-            self._gatherer.wait(began + longest_s - ago_s)
-            self._judge.ask({owner: sent.start for owner, sent in group.items() if sent.judging}, self.progress.round)
-            again = {owner: Sent(sent.round, sent.local, sent.start, sent.extra) for owner, sent in group.items()}
-            self._gatherer.again(again, self.progress.round)
-        self._gatherer.wait(began + longest_s)
-
-    def _deploy(self, nodes: Sequence[str]) -> None:
-        """Send the task, and each node's part of the topology (M.3387 8.4.1, 9.1); who cannot take it takes no part."""
-        ledger, p, topology = Ledger(), self.progress, self.crew.topology
-        seen, base = views(topology), messages.deploy(self.task, **self._told).values
-        parcels = {
-            node: Parcel(
-                values={
-                    **base,
-                    "role": "coordinator" if node in topology.regions else "data_owner",
-                    "topology": seen[node].model_dump_json(),
-                    "again": p.attempt > 1 or node in self._deployed,  # what it learnt then is not lost
-                }
-            )
-            for node in nodes
-            if node in seen
-        }
-        answers = self._post.ask("deploy", parcels, ledger, round_=p.round, wait_s=self.settings.deadline_s)
-        self._deployed |= answers.parcels
-        for node, parcel in answers.parcels.items():
-            self._meet(node, parcel)
-        why = {**answers.refused, **answers.failed}
-        why |= {node: "it did not answer in time" for node in parcels if node not in answers.parcels and node not in why}
-        for reason in dict.fromkeys(why.values()):
-            self.crew.drop([n for n in why if why[n] == reason], f"the task could not be deployed: {reason}", self._rebuild)
-        if why:
-            self.rule.place(self.crew.topology.regions)
-
-    def _meet(self, node: str, reply: Parcel) -> None:
-        """What a node says of itself when it takes the task."""
-        examples, pace = reply.values.get("examples"), reply.values.get("seconds_per_step")
-        if isinstance(examples, int):
-            self.progress.examples[node] = examples
-            if self.auditor is not None:
-                self.auditor.deployed(node, examples)
-            if examples == 0:
-                self.crew.empty.add(node)
-        if isinstance(pace, float):
-            self._gatherer.pacing.told(node, pace)
+    def _keep(self) -> None:
+        self._keeper.keep(self.progress, self.crew)
 
     # -- a round
 
     def _round(self) -> None:
         p, s = self.progress, self.settings
         ledger, events, began = Ledger(), list[str](), self.channel.now()
-        self._notice(events, ledger)
+        self._deployment.notice(events, ledger)
         self.crew.check(s.least_owners)
         local = replace(s.local, learning_rate=p.learning_rate)
         turn = Turn(p.round + 1, p.current, local, self.rule.deadline_s(s.deadline_s), ledger, p.latest)
@@ -231,7 +172,7 @@ class Coordinator:
             return
         collected = self._collect(turn)
         self._account(turn, collected)
-        self._notice(events, ledger)
+        self._deployment.notice(events, ledger)
         if self.rule.timing != "asynchronous":
             self._gatherer.late(ledger, turn.round)
         counted = self._aggregate(turn, collected, events)
@@ -341,7 +282,7 @@ class Coordinator:
             words.append(p.judge(judged.loss, state, s))
         p.learning_rate *= s.lr_decay
         if s.target_mse is not None and judged.mse is not None and counted and judged.mse <= s.target_mse:
-            p.best, p.best_loss = p.current, judged.loss if judged.loss is not None else p.best_loss
+            p.best, p.best_rule = p.current, {name: array.copy() for name, array in self.rule.state().items()}
             p.end("target", f"the validation MSE is {judged.mse:.6g}, at most {s.target_mse:g} was asked for")
         if self.rule.closed_form and counted:
             p.end("converged", "a closed form is solved in one round")
@@ -351,8 +292,7 @@ class Coordinator:
             p.learning_rate *= decision.rate_factor
             p.rounds_allowed += decision.more_rounds
             if decision.drop:
-                words.append(self.crew.drop(decision.drop, decision.words or "quality management", self._rebuild))
-                self.rule.place(self.crew.topology.regions)
+                words.append(self._deployment.drop(decision.drop, decision.words or "quality management"))
             if decision.stop is not None:
                 p.end(decision.stop, decision.words)
         return "; ".join(w for w in words if w)
@@ -380,71 +320,28 @@ class Coordinator:
         examples = min((self.progress.examples.get(owner, 1) for owner in asked), default=1)
         return Participation(turn.round, len(asked), len(self.crew.peers()), steps, turn.local.batch, max(1, examples))
 
-    # -- topology
-
-    def _notice(self, events: list[str], ledger: Ledger) -> None:
-        """See who vanished and who came back, and rebuild the topology (M.3387 8.4.1)."""
-        before = set(self.crew.gone)
-        told = self.crew.notice(set(self.channel.nodes()), self._rebuild)
-        failing = self.crew.drop(self.crew.failing(), "it failed too often in a row", self._rebuild)
-        back = sorted(before - set(self.crew.gone))
-        for node in self.crew.out():
-            if self._gatherer.flight.pop(node, None) is not None:
-                ledger.left_out(node, "lost", "it vanished before its update came")
-        if told or failing:
-            events += [words for words in (told, failing) if words]
-            self.rule.place(self.crew.topology.regions)
-        if back and self._deployed:
-            self._deploy(back)
-
-    def _paused(self, pause: Pause) -> None:
-        """Cancel, or go on with another topology."""
-        if pause.topology is None:
-            self.progress.end("stopped", pause.reason)
-            return
-        self.crew.adopt(pause.topology)
-        self.rule.place(pause.topology.regions)
-        self._notice([], Ledger())
-        self._deploy([node for node in self.crew.peers() if node not in self._deployed])
-
-    # -- keeping
-
-    def _keep(self) -> None:
-        """Write the checkpoint."""
-        if self._checkpoint is None:
-            return
-        now, flight = self.channel.now(), self._gatherer.flight
-        nodes = self.channel.states() if isinstance(self.channel, Stateful) else {}
-        then = {**self._states, **self._gatherer.before}
-        for owner in flight:  # it will be asked again, from the state that it had then
-            nodes.pop(owner, None)
-            if owner in then:
-                nodes[owner] = then[owner]
-        self._states = nodes
-        saved = Saved(self.progress, self.crew, self._gatherer.pacing, self.rule.state(), [m.state() for m in self.mechanisms])
-        saved.auditor = self.auditor.state() if self.auditor is not None else b""
-        saved.nodes = nodes
-        judging = set(self._judge.asked())
-        saved.under_way = {
-            owner: UnderWay(s.round, s.local, s.start, s.extra, now - s.at, owner in judging) for owner, s in flight.items()
-        }
-        self._checkpoint.save(saved)
-
-    def _identity(self, codec: Codec) -> str:
-        """What a checkpoint must have been made with to be gone on from."""
-        s = self.settings
-        parts: tuple[Any, ...] = (self.rule, codec, *self.mechanisms)
-        kinds = [[type(part).__module__, repr(part.options)] for part in parts]
-        return json.dumps([self.task.model_dump(mode="json"), kinds, s.seed, s.fraction, asdict(s.local)])
-
     # -- the end
 
     def _finish(self) -> Outcome:
         p = self.progress
-        arrays = p.best or p.current
+        if self.rule.timing == "asynchronous" and self.rule.one_model:
+            self._settle()
         if p.best and not self.rule.one_model:
             self.rule.restore(p.best_rule)
-        return self._outcome(p.ended or "stopped", p.reason, arrays)
+        return self._outcome(p.ended or "stopped", p.reason, p.best or p.current)
+
+    def _settle(self) -> None:
+        """Under an asynchronous rule errors lag behind the weights; in the end all owners judge the best and the last ones at once."""
+        p, here = self.progress, self.crew.peers()
+        if not p.best or p.best is p.current:
+            return
+        kept, last = (
+            self._judge.judged(here, arrays, p.round, Ledger(), wait_s=self.settings.deadline_s) for arrays in (p.best, p.current)
+        )
+        both = kept.keys() & last.keys()
+        best, now = (total(found[owner] for owner in sorted(both)).loss for found in (kept, last))
+        if best is not None and now is not None and now < best:
+            p.best, p.best_loss = p.current, now
 
     def _outcome(self, status: Status, reason: str, arrays: Arrays) -> Outcome:
         p, ledger, here = self.progress, Ledger(), self.crew.peers()
@@ -462,7 +359,7 @@ class Coordinator:
             topology=self.crew.topology,
             reliability={node: reliable(node) for node in sorted({*here, *self.crew.out()})},
             lost=self.crew.out(),
-            deployed=self._deployed,
+            deployed=self._deployment.answers,
         )
 
     def _reliability(self, node: str) -> float:
