@@ -25,7 +25,6 @@ from cellwright.federation.contract import Arrays, Update
 class Options(_contract.Options):
     """Options of hierarchical aggregation."""
 
-    regional_rounds: int = option(1, "rounds an edge does with its owners before the cloud aggregates", low=1)
     regions_alike: bool = option(False, "whether regions count alike, whatever their windows", choices=(True, False))
 
 
