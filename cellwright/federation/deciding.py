@@ -83,12 +83,11 @@ def _owners(nodes: Fleet, shares: Mapping[str, Sequence[int]]) -> list[NodePrope
 
 def _reliability(params: Params, ws: Workspace, names: Sequence[str]) -> tuple[float, ...]:
     """As the FMLMS rated them in earlier requests; 1 for those it does not know."""
-    from cellwright.federation.management.service import Fmlms
+    from cellwright.federation.management.opening import open_fmlms
 
-    url = params.federation.database or ws.fmlms_uri(params.dataset)
     if params.federation.database is None and not (ws.federation / f"{params.dataset}.db").is_file():
         return (1.0,) * len(names)
-    with Fmlms(url) as service:
+    with open_fmlms(ws, params) as service:
         known = service.statuses()
     return tuple(known[name].reliability if name in known else 1.0 for name in names)
 

@@ -14,19 +14,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cellwright.errors import FederationError
 from cellwright.federation.key import federated
 from cellwright.federation.planning import Plan, enlist, plan, request_of, told
 from cellwright.federation.results import Federated, Round
-from cellwright.federation.rounds import Pause
 from cellwright.files import write_text
 
 if TYPE_CHECKING:
     from cellwright.federation.contract import Arrays, Task
     from cellwright.federation.fleet import Fleet
-    from cellwright.federation.management.records import Topology
     from cellwright.federation.management.service import Fmlms
     from cellwright.federation.rounds import Outcome
     from cellwright.forecaster import Forecaster
@@ -159,14 +157,10 @@ def compared(bed: Bed, *, say: Say = lambda _: None) -> Federated:
 
 
 def fmlms(bed: Bed) -> Fmlms:
-    """The FMLMS of the data set; close it after use (it is a context manager)."""
-    from cellwright.federation.management.service import Fmlms
+    """The FMLMS of the data set, sealed with the project's key; close it after use (it is a context manager)."""
+    from cellwright.federation.management.opening import open_fmlms
 
-    url = bed.params.federation.database
-    if url is None:
-        bed.ws.federation.mkdir(parents=True, exist_ok=True)
-        url = bed.ws.fmlms_uri(bed.params.dataset)
-    return Fmlms(url)
+    return open_fmlms(bed.ws, bed.params)
 
 
 def _run(bed: Bed, made: Plan, task: Task, first: Arrays, watch: Watch) -> Outcome:
@@ -190,33 +184,25 @@ class Watch:
 
     def on_round(self, record: Round) -> None:
         """A round has ended."""
-        self._service.progress(self._request, record.round)
         for event in (*record.events, *([record.decision] if record.decision else [])):
             self._say(f"round {record.round:3d}  {event}")
         if self._on_round is not None:
             self._on_round(record)
 
-    def between(self, rounds: int) -> Pause | None:
-        """Whether to pause for a request that goes first, or to stop because the client cancelled (8.5)."""
-        state = self._service.follow(self._request)
-        if state.status == "cancelled":
-            return Pause("cancel", state.reason or "cancelled by its client")
-        found = self._service.should_preempt(self._request, rounds)
-        return Pause("pause", found.words) if found else None
+    @property
+    def hooks(self) -> dict[str, Any]:
+        """What the coordinator asks the FMLMS: whether to pause or stop between rounds (8.5), and for another topology (8.4.1)."""
+        from cellwright.federation.management import hooks
 
-    def rebuild(self, topology: Topology, out: frozenset[str], reason: str) -> Topology:
-        """The next topology of the request, without those that are out (8.4.1)."""
-        for node in sorted(out):
-            self._service.heartbeat(node, alive=False, reason=reason)
-        for node in sorted(set(self._bed.panels) - out):
-            self._service.heartbeat(node)
-        return self._service.tend(self._request, reason)
+        return {"between": hooks.between(self._service, self._request), "rebuild": hooks.rebuild(self._service, self._request)}
 
     def looked(self) -> None:
-        """Rounds of a job that another process runs, as far as its file tells."""
+        """Rounds of a job that another process runs, as far as its file tells; the FMLMS notes them."""
         lines = (self._bed.folder / JOB / ROUNDS).read_text().splitlines() if (self._bed.folder / JOB / ROUNDS).is_file() else []
         for line in lines[self._looked :]:
-            self.on_round(Round.model_validate_json(line))
+            record = Round.model_validate_json(line)
+            self._service.progress(self._request, record.round)
+            self.on_round(record)
         self._looked = max(self._looked, len(lines))
 
     def keep(self) -> None:

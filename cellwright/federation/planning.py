@@ -105,7 +105,7 @@ def plan(
             told = state.reason
             say(f"request  {request.name} waits, {state.position or 1}. in the queue: {told or 'others come first'}")
         time.sleep(_PATIENCE_S)
-    topology = fmlms.form(submitted, "hierarchy" if hierarchical else "star")
+    topology = _standing(fmlms, submitted, start.nodes) or fmlms.form(submitted, "hierarchy" if hierarchical else "star")
     state = fmlms.follow(submitted)
     return Plan(
         request=submitted,
@@ -145,6 +145,12 @@ def _found(fmlms: Fmlms, request: str | None) -> str | None:
         return None
     known: Sequence[str] = [r.id for r in fmlms.requests(CLIENT) if r.status in ("queued", "running", "preempted")]
     return request if request in known else None
+
+
+def _standing(fmlms: Fmlms, request: str, owners: Sequence[str]) -> Topology | None:
+    """The topology that the request has already, where it is for these owners."""
+    made = fmlms.topologies(request)
+    return made[-1] if made and sorted(made[-1].owners) == sorted(owners) else None
 
 
 def _again(fmlms: Fmlms, request: ServiceRequest) -> str | None:

@@ -49,8 +49,7 @@ def in_this_process(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path,
         links=_links(bed, made.topology) if bed.fleet.simulated else None,
         clock="simulated" if bed.fleet.simulated else "wall",
     )
-    hooks: dict[str, Any] = {"between": watch.between, "rebuild": watch.rebuild, "speeds": bed.fleet.speeds()}
-    return coordinate(channel, folder, on_round=watch.on_round, hooks=hooks)
+    return coordinate(channel, folder, on_round=watch.on_round, hooks={**watch.hooks, "speeds": bed.fleet.speeds()})
 
 
 def on_superlink(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path, watch: Watch) -> Outcome:

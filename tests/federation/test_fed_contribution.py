@@ -18,14 +18,14 @@ def known(group: frozenset[str]) -> float:
 
 
 def test_contribution_is_the_shapley_value():
-    found = contributions(("a", "b", "c"), known, rng=np.random.default_rng(0), permutations=600, tolerance=0.0, converged=0.0)
+    found = contributions(("a", "b", "c"), known, rng=np.random.default_rng(0), permutations=600, tolerance=0.0, converged=-1.0)
     # the 1 that a and b bring together is shared between them
     assert {n: round(c.shapley, 1) for n, c in found.items()} == {"a": 4.5, "b": 2.5, "c": 0.0}
     assert {n: c.leave_one_out for n, c in found.items()} == {"a": 5.0, "b": 3.0, "c": 0.0}
 
 
 def test_shapley_values_add_up_to_the_whole_gain_without_truncation():
-    found = contributions(("a", "b", "c"), known, rng=np.random.default_rng(1), permutations=7, tolerance=0.0, converged=0.0)
+    found = contributions(("a", "b", "c"), known, rng=np.random.default_rng(1), permutations=7, tolerance=0.0, converged=-1.0)
     assert sum(c.shapley for c in found.values()) == pytest.approx(ERRORS[""] - ERRORS["abc"])
 
 

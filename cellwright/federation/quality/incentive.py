@@ -79,7 +79,8 @@ def contributions(
     Args:
         permutations: orders that are gone through at most.
         tolerance: an order is broken off where the rest of the gain is below this share of all of it.
-        converged: sampling ends when the values changed by less than this share of all gain over the last quarter of the orders.
+        converged: sampling ends when the values changed by no more than this share of all gain over the last quarter of the orders;
+            below 0 it never ends early.
     """
     known = _Known(utility)
     everyone, nobody = frozenset(nodes), frozenset[str]()
