@@ -167,9 +167,10 @@ class Federation(Section):
     rounds: Count = Field(60, description="rounds at most")
     steps: Count = Field(13, description="optimiser steps an owner does in a round")
     batch: Count = Field(256, description="windows a step")
-    optimizer: Literal["sgd", "adamw"] = "adamw"
-    learning_rate: Positive = 5e-3
+    optimizer: Literal["sgd", "adamw"] = Field("adamw", description="the owners'")
+    learning_rate: Positive = Field(5e-3, description="the owners', in the first round")
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    moments: bool = Field(False, description="whether AdamW goes on with each owner's moments of the round before")
     patience: Count = Field(12, description="rounds without a better validation loss before it stops as converged")
     lr_patience: Count | None = Field(None, description="such rounds before the learning rate is halved; null: it only decays")
     fraction: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="share of the owners asked in a round")

@@ -45,6 +45,7 @@ class Rounds:
             learning_rate=params.learning_rate,
             optimizer=params.optimizer,
             weight_decay=params.weight_decay,
+            moments=params.moments,
             gradient_clip=gradient_clip,
         )
         same = (
