@@ -62,6 +62,7 @@ TOWN_PARAMS = """
     score: { latency_repeats: 10, energy_forecasts: 50, bootstrap: 200, replay_s: 0 }
     scorecard: { finalists: 2, windows: 100, budget_s: 0.3, attribution_windows: 8 }
     energy: { idle_s: 0 }
+    federation: { owners: 4, rounds: 3 }
 """
 
 # Put before everything else on PYTHONPATH, it is the first thing that every Python process runs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import typer
 
@@ -73,7 +74,8 @@ def _federate(params: Params, ws: Workspace, _model: str | None) -> None:
     from cellwright.steps.federate import federate
     from cellwright.training.runner import bounded
 
-    _remember(params, ws)
+    if ws.run == "repro":  # beside the candidates that `score` depends on
+        ws = replace(ws, run="repro/federated")
     with bounded(params.runner.threads_per_worker):
         federate(params, ws, on_progress=lambda line: typer.echo(f"federate {line}"))
 
