@@ -46,6 +46,12 @@ def test_fewer_shares_than_the_threshold_fit_every_secret(secret, threshold):
     assert _shamir.combine({**few, at: completed.to_bytes(_shamir.SHARE_BYTES)}) == other
 
 
+def test_shares_of_one_secret_are_others_every_time_and_none_of_them_is_the_secret():
+    splits = [_shamir.split(bytes(31) + b"\x07", 2, (1, 2)) for _ in range(20)]
+    assert len({share for shares in splits for share in shares.values()}) == 40
+    assert all(int.from_bytes(share) != 7 for shares in splits for share in shares.values())
+
+
 def test_shares_that_do_not_belong_together_are_noticed():
     shares = _shamir.split(bytes(32), 3, range(1, 4))
     with pytest.raises(FederationError, match="not of one secret"):
@@ -247,6 +253,13 @@ def test_a_share_that_is_wrong_spoils_no_sum_in_silence(sealed_sum):
     session = sealed_sum("secure_aggregation", 3)
     session.change["unmask"] = wrong
     with pytest.raises(FederationError, match=r"shares of 'o01' do not give its secret|not of one secret"):
+        session.run()
+
+
+def test_an_owner_that_shared_another_secret_than_it_committed_to_is_named(sealed_sum):
+    session = sealed_sum("secure_aggregation", 3)
+    session.change["share"] = lambda replies: {**replies, "o01": {**replies["o01"], "commitment": bytes(32)}}
+    with pytest.raises(FederationError, match="shares of 'o01' do not give its secret"):
         session.run()
 
 
