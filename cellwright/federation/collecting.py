@@ -101,8 +101,9 @@ class Collector:
         owners, gatherer = sealed.before(), self.gatherer
         for owner in set(collected.asked) - set(owners):
             turn.ledger.left_out(owner, "lost", "it did not answer a stage before the updates")
-        until = self.post.channel.now() + turn.deadline_s * (1 - sealed.stages_share)
-        gatherer.instruct(owners, turn.current, turn.local, turn.round, deadline_s=turn.deadline_s)
+        wait_s = turn.deadline_s * (1 - sealed.stages_share)  # of the round's time; a slow node's steps are to fit into it
+        until = self.post.channel.now() + wait_s
+        gatherer.instruct(owners, turn.current, turn.local, turn.round, deadline_s=wait_s)
         replies = gatherer.listen(owners, until=until)
         collected.updates = gatherer.taken(replies, turn.round, turn.ledger, late_counts=False)
         parcels = {u.owner: parcel for u in collected.updates if (parcel := replies[u.owner].parcel) is not None}

@@ -26,12 +26,14 @@ class Deployment:
     rebuild: Rebuild
     wait_s: float
     answers: dict[str, Parcel] = field(default_factory=dict)  # what each node said
+    regions: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of each edge, as it was last told
 
     def deploy(self, nodes: Sequence[str]) -> None:
         """Send the task, and each node's part of the topology; who cannot take it takes no part."""
         parcels, post = self._parcels(nodes), self.gatherer.post
         came = post.ask("deploy", parcels, Ledger(), round_=self.progress.round, wait_s=self.wait_s)
         self.answers |= came.parcels
+        self.regions |= {node: owners for node, owners in self.crew.topology.regions.items() if node in came.parcels}
         for node, parcel in came.parcels.items():
             self._meet(node, parcel)
         why = {**came.refused, **came.failed}
@@ -53,6 +55,7 @@ class Deployment:
         back = sorted(before - set(self.crew.gone))
         if back and self.answers:
             self.deploy(back)
+        self._catch_up()
 
     def drop(self, nodes: Iterable[str], why: str) -> str:
         """Ask nodes no more; says what became of the topology."""
@@ -67,6 +70,14 @@ class Deployment:
         self._place()
         self.notice([], Ledger())
         self.deploy([node for node in self.crew.peers() if node not in self.answers])
+
+    def _catch_up(self) -> None:
+        """Give the task to nodes that are new, and their owners to edges whose region changed. One at work is told when it is idle:
+        its replies are to be opened in the order of what it was asked."""
+        if not self.answers:
+            return
+        regions, idle = self.crew.topology.regions, [n for n in self.crew.peers() if n not in self.gatherer.flight]
+        self.deploy([n for n in idle if n not in self.answers or (n in regions and regions[n] != self.regions.get(n))])
 
     def _place(self) -> None:
         self.gatherer.rule.place(self.crew.topology.regions)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast, get_args
 
@@ -34,6 +34,7 @@ from cellwright.federation.pacing import Pacing
 from cellwright.federation.post import Post
 from cellwright.federation.privacy._contract import Mechanism
 from cellwright.federation.quality.classification import added
+from cellwright.federation.results import OwnerRound
 from cellwright.federation.rounds import Rounds, Stateful
 from cellwright.federation.sealed_sum import sealing
 
@@ -86,12 +87,19 @@ class RegionalCoordinator:
         coordinator_key: bytes | str | None = None,
         auditor: Auditor | None = None,
         seed: int = 0,
+        speeds: Mapping[str, float] | None = None,
+        on_round: Callable[[int, Sequence[OwnerRound]], None] | None = None,
     ) -> None:
-        """`rounds`: with its members for one of the cloud's; `deadline_s`: of one of them; `coordinator_key`: the cloud's, Ed25519."""
+        """`rounds`: with its members for one of the cloud's; `deadline_s`: of one of them; `coordinator_key`: the cloud's, Ed25519.
+
+        `speeds`: seconds a training step takes each member, as far as the FMLMS knows. `on_round`: told the cloud's round and what
+        became of each member in it, which the cloud does not see.
+        """
         self.name, self.channel, self.codec, self.rounds = name, channel, codec, rounds
         self.mechanisms, self.signer, self.auditor, self.coordinator_key = tuple(mechanisms), signer, auditor, coordinator_key
         self._least, self._deadline_s, self._seed = least_owners, deadline_s, seed
-        self._rule, self._pacing = Mean(None), Pacing()
+        self._rule, self._pacing = Mean(None), Pacing.reported(speeds or {})
+        self._on_round = on_round
         self._combiner = Combiner(self._rule, self.mechanisms, seed)
         self._seal = sealing(self.mechanisms)
 
@@ -208,6 +216,8 @@ class RegionalCoordinator:
             collected = self._collected(turn, region)
             current = self._combined(current, collected, turn)
             heard |= {u.owner: u for u in collected.updates}
+        if self._on_round is not None:
+            self._on_round(asked.round, region.ledger.records())
         return self._sent(self._update(asked, current, heard, region, began), state)
 
     def _collected(self, turn: Turn, region: _Region) -> Collected:

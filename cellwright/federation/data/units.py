@@ -30,6 +30,9 @@ _UNITS: dict[str, tuple[str, float, float]] = {
     "Hz": ("frequency", 1, 0), "kHz": ("frequency", 1e3, 0), "MHz": ("frequency", 1e6, 0), "GHz": ("frequency", 1e9, 0),
     "m": ("length", 1, 0), "km": ("length", 1e3, 0),
     "K": ("temperature", 1, 0), "°C": ("temperature", 1, 273.15), "°F": ("temperature", 5 / 9, 459.67 * 5 / 9),
+    # speed: metre a second; acceleration: metre a second squared
+    "m/s": ("speed", 1, 0), "km/h": ("speed", 1 / 3.6, 0), "mph": ("speed", 0.44704, 0),
+    "m/s²": ("acceleration", 1, 0), "cm/s²": ("acceleration", 1e-2, 0),
     # a share of one; things counted in an interval
     "1": ("share", 1, 0), "%": ("share", 1e-2, 0), "‰": ("share", 1e-3, 0), "ppm": ("share", 1e-6, 0),
     "count": ("count", 1, 0), "thousand": ("count", 1e3, 0), "million": ("count", 1e6, 0),

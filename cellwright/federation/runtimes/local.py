@@ -10,7 +10,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -100,14 +100,16 @@ class LocalGrid(Grid):
         speeds: Mapping[str, float] | None = None,
         links: Mapping[str, Link] | None = None,
         clock: Literal["simulated", "wall"] = "simulated",
+        clocks: Mapping[str, Callable[[], float]] | None = None,
     ) -> None:
-        """Nodes `names`, each answered for by `app`; `speeds`: seconds a training step, `links`: to their coordinator."""
+        """Nodes `names`, each answered for by `app`; `speeds`: seconds a training step, `links`: to their coordinator, `clocks`: of
+        nodes that coordinate others in a time of their own."""
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = (
             1,
             RUN_ID,
             COORDINATOR_ID,
         )  # whom Flower's Messages are from
-        self._app, self._run = app, Run.create_empty(RUN_ID)
+        self._app, self._run, self._clocks = app, Run.create_empty(RUN_ID), dict(clocks or {})
         self._letters: dict[str, tuple[float, Any]] = {}  # by ticket: when the reply can be seen, the reply
         self._arrived: dict[str, float] = {}  # by ticket, of replies that were pulled
         self._simulated = clock == "simulated"
@@ -219,8 +221,11 @@ class LocalGrid(Grid):
             self._letters[ticket] = now, Message(Error(ErrorCode.NODE_UNAVAILABLE, LEFT), reply_to=message)
             return
         content, message.content = message.content, wire.copied(message.content)
+        own = self._clocks.get(peer.name, float)  # without a clock of its own: 0.0
+        before = own()
         reply = self._answered(message, peer)
-        at = self._arrival(peer, content, reply, now, hello=message.metadata.message_type == message_type(HELLO))
+        hello = message.metadata.message_type == message_type(HELLO)
+        at = self._arrival(peer, content, reply, now, hello=hello, below_s=own() - before)
         if not self._simulated:
             at = began + self.clock.now() - now
         if at <= peer.gone_at and not math.isinf(at):
@@ -235,13 +240,14 @@ class LocalGrid(Grid):
             reason = f"{type(error).__name__}: {error}"
             return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
-    def _arrival(self, peer: _Peer, asked: Any, reply: Any, now: float, *, hello: bool) -> float:
-        """When a reply comes: the way there, what the node is busy with, its steps, the way back. Names are asked before time runs."""
+    def _arrival(self, peer: _Peer, asked: Any, reply: Any, now: float, *, hello: bool, below_s: float) -> float:
+        """When a reply comes: the way there, what the node is busy with, its steps or what went by at nodes below it, the way back.
+        Names are asked before time runs."""
         if hello or not self._simulated:
             return now
         there = now + peer.transfer_s(wire.size(asked) if peer.link else 0)
         back_bytes = wire.size(reply.content) if peer.link and reply.has_content() else 0
-        peer.free_at = max(there, peer.free_at) + _steps(reply) * peer.seconds_per_step
+        peer.free_at = max(there, peer.free_at) + _steps(reply) * peer.seconds_per_step + below_s
         return peer.free_at + peer.transfer_s(back_bytes)
 
 
@@ -263,6 +269,7 @@ def open_channel(
     speeds: Mapping[str, float] | None = None,
     links: Mapping[str, Link] | None = None,
     clock: Literal["simulated", "wall"] = "simulated",
+    clocks: Mapping[str, Callable[[], float]] | None = None,
 ) -> FlowerChannel:
     """A channel to nodes of this process, by name; `channel.grid` makes them fail, recover and change their pace.
 
@@ -271,6 +278,7 @@ def open_channel(
         speeds: seconds a training step takes each; 0 where nothing is said.
         links: each node's link to its coordinator; none: a message takes no time.
         clock: "simulated": time is virtual; "wall": real, and speeds and links mean nothing.
+        clocks: of nodes that coordinate others, the `now` of their own channel: what goes by there is time that they take here.
 
     Raises:
         FederationError: a node goes by another name than it is given here.
@@ -280,4 +288,4 @@ def open_channel(
         if node.name != name:
             raise FederationError(f"the node given as '{name}' calls itself '{node.name}'; give each under its own name")
     app = client_app(lambda context: by_name[str(context.node_config["name"])])
-    return FlowerChannel(LocalGrid(app, by_name, speeds=speeds, links=links, clock=clock))
+    return FlowerChannel(LocalGrid(app, by_name, speeds=speeds, links=links, clock=clock, clocks=clocks))
