@@ -246,7 +246,8 @@ class TestNoise:
         assert epsilon_embedding(0.0, 1, 1e-5) is None
 
     def test_the_result_states_it(self, telemetry):
-        assert together(parties(telemetry), self.NOISY).epsilon_embedding == epsilon_embedding(2.0, 3, 1e-5)
+        """Three epochs, and the best weights' validation at the end."""
+        assert together(parties(telemetry), self.NOISY).epsilon_embedding == epsilon_embedding(2.0, 4, 1e-5)
         assert together(parties(telemetry)).epsilon_embedding is None
 
     def test_noise_without_a_clip_means_nothing(self):
@@ -344,6 +345,16 @@ class TestRefusals:
 
         nodes = parties(telemetry) | {"ue": Wrong("ue", panel(buffer=telemetry["buffer"]))}
         with pytest.raises(FederationError, match=message):
+            together(nodes)
+
+    def test_an_answer_without_its_embedding(self, telemetry):
+        class Silent(VerticalParty):
+            def answer(self, kind: str, parcel: Parcel, state: NodeState) -> Parcel:
+                reply = super().answer(kind, parcel, state)
+                return Parcel() if kind == "vertical_step" else reply
+
+        nodes = parties(telemetry) | {"ue": Silent("ue", panel(buffer=telemetry["buffer"]))}
+        with pytest.raises(Refused, match="party 'ue' answered 'vertical_step' without h"):
             together(nodes)
 
     def test_a_gradient_that_nothing_awaits(self, telemetry):

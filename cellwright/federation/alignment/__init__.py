@@ -3,7 +3,7 @@
 horizontal same features, different rows         horizontal.py units, names and cadence, from metadata
 vertical   same rows, different features          psi.py        private set intersection: the common rows, and no others, become known
                                                   rows.py       windows as rows: ids, order, spans
-                                                  party.py      a party: its half of the network, and what it answers
+                                                  party.py      a party: its half of the network, and what it answers; party_checks.py
                                                   halves.py     bottom and top in torch          keeping.py  what a party keeps
                                                   session.py    the coordinator's side of a run  progress.py how far a run is
                                                   vertical.py   `vertical_train`: align, train, measure

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from cellwright.errors import FederationError
+from cellwright.errors import FederationError, Refused
 from cellwright.federation.contract import Channel, Parcel
 
 
@@ -32,11 +32,20 @@ class Traffic:
         return self.down_bytes.total() + self.up_bytes.total()
 
 
-def ask(channel: Channel, kind: str, parcels: Mapping[str, Parcel], *, deadline_s: float, traffic: Traffic) -> dict[str, Parcel]:
-    """Send one parcel to each party and wait for all answers: by party, sorted.
+def ask(
+    channel: Channel,
+    kind: str,
+    parcels: Mapping[str, Parcel],
+    *,
+    deadline_s: float,
+    traffic: Traffic,
+    wants: Collection[str] = (),
+) -> dict[str, Parcel]:
+    """Send one parcel to each party and wait for all answers: by party, sorted. `wants`: values or arrays that each must hold.
 
     Raises:
         Left: one that is gone, late, or refuses.
+        Refused: an answer that lacks what it must hold.
     """
     replies = channel.receive(channel.send(kind, parcels), until=channel.now() + deadline_s)
     for party, reply in replies.items():
@@ -48,5 +57,7 @@ def ask(channel: Channel, kind: str, parcels: Mapping[str, Parcel], *, deadline_
         came = replies.get(party)
         if came is None or came.parcel is None:
             raise Left(party, kind, f"nothing came within {deadline_s:g} s" if came is None else came.error or "no reason given")
+        if lacking := sorted(set(wants) - {*came.parcel.values, *came.parcel.arrays}):
+            raise Refused(f"party '{party}' answered '{kind}' without {', '.join(lacking)}; all must run the same version")
         answers[party] = came.parcel
     return answers

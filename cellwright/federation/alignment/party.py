@@ -23,18 +23,19 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from cellwright.data.calendar import NAMES
 from cellwright.data.scaler import fit_scaler
 from cellwright.data.windows import Windows
-from cellwright.errors import FederationError, Refused, UnknownName
+from cellwright.errors import Refused, UnknownName
 from cellwright.federation.alignment import keeping, psi
+from cellwright.federation.alignment.party_checks import about_half, checked, embeddings, run_of, window_index
 from cellwright.federation.alignment.rows import SPANS, Cut, Rows, cut, ids, rows_of, rows_until
 from cellwright.federation.alignment.vertical_spec import Vertical
-from cellwright.federation.contract import Arrays, NodeState, Parcel
+from cellwright.federation.contract import NodeState, Parcel
 from cellwright.panel import Panel
 from models._contract import Problem
 
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from cellwright.federation.alignment.halves import Half, Trained
     from models._contract import Batch
 
-MOST_WINDOWS = 1 << 16  # of one message
 SETTINGS = "vertical/settings"
 PENDING = "vertical/pending"  # epoch and step whose gradient is still to come
 
@@ -178,7 +178,7 @@ class VerticalParty:
     # ---- training
 
     def _begin(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
-        run = _run(parcel)
+        run = run_of(parcel)
         state.blobs.pop(PENDING, None)
         others = {n.removeprefix("width/"): int(v) for n, v in parcel.values.items() if n.startswith("width/")}
         state.blobs[f"vertical/{run}/begun"] = json.dumps({"others": others, "aligned": bool(parcel.values["aligned"])}).encode()
@@ -206,8 +206,8 @@ class VerticalParty:
 
     def _now(self, settings: Vertical, parcel: Parcel, state: NodeState) -> _AtWork:
         """The same, with the weights of now."""
-        work = self._at_work(settings, _run(parcel), state)
-        work.trained.load(keeping.get(state, _run(parcel), "now"))
+        work = self._at_work(settings, run_of(parcel), state)
+        work.trained.load(keeping.get(state, run_of(parcel), "now"))
         return work
 
     def _new_half(self, settings: Vertical, windows: Windows, spans: Cut, others: dict[str, int] | None) -> Half:
@@ -218,7 +218,7 @@ class VerticalParty:
         scaler = fit_scaler(self.panel, windows.problem, settings.scaler, until, settings.clip)
         seed = derived_seed(settings.seed, *self.name.encode())
         return Half(
-            _about(settings, windows.problem, passive=not self.active, sites=self.panel.schema.sites), scaler, seed, others
+            about_half(settings, windows.problem, passive=not self.active, sites=self.panel.schema.sites), scaler, seed, others
         )
 
     def _reach_ms(self, settings: Vertical) -> int:
@@ -241,7 +241,7 @@ class VerticalParty:
         work = self._now(settings, parcel, state)
         if "gradient" in parcel.arrays:
             self._descend(settings, parcel, state, work)
-            keeping.put(state, _run(parcel), "now", work.trained.arrays())
+            keeping.put(state, run_of(parcel), "now", work.trained.arrays())
         if "step" not in parcel.values:
             return Parcel()
         epoch, step = int(parcel.values["epoch"]), int(parcel.values["step"])
@@ -273,14 +273,14 @@ class VerticalParty:
         epoch, step = int(parcel.values["epoch"]), int(parcel.values["step"])
         work = self._now(settings, parcel, state)
         index = self._index(settings, work.spans, epoch, step)
-        others = {name: torch.from_numpy(h).requires_grad_() for name, h in _embeddings(parcel, work.half, len(index)).items()}
+        others = {name: torch.from_numpy(h).requires_grad_() for name, h in embeddings(parcel, work.half, len(index)).items()}
         work.half.train()
         batch, _, _ = self._batch(settings, work, index)
         total, count = loss_of(settings.loss, work.half.forecast(work.half.embed(batch, epoch, step), others), batch)
         if count:
             (total / count).backward()  # type: ignore[no-untyped-call]
             work.trained.step(float(parcel.values["learning_rate"]), settings.gradient_clip)
-            keeping.put(state, _run(parcel), "now", work.trained.arrays())
+            keeping.put(state, run_of(parcel), "now", work.trained.arrays())
         gradients = {n: np.zeros(h.shape, np.float32) if h.grad is None else h.grad.numpy() for n, h in others.items()}
         return Parcel(
             arrays={f"gradient/{name}": g for name, g in gradients.items()},
@@ -291,7 +291,7 @@ class VerticalParty:
 
     def _embed(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
         work = self._now(settings, parcel, state)
-        return Parcel(arrays={"h": self._embedding(settings, work, _window_index(parcel, work.spans), (0, 0), train=False)})
+        return Parcel(arrays={"h": self._embedding(settings, work, window_index(parcel, work.spans), (0, 0), train=False)})
 
     def _score(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
         import torch
@@ -300,8 +300,8 @@ class VerticalParty:
 
         work = self._now(settings, parcel, state)
         work.half.eval()
-        index = _window_index(parcel, work.spans)
-        others = {name: torch.from_numpy(h) for name, h in _embeddings(parcel, work.half, len(index)).items()}
+        index = window_index(parcel, work.spans)
+        others = {name: torch.from_numpy(h) for name, h in embeddings(parcel, work.half, len(index)).items()}
         with torch.no_grad():
             batch, raw, site = self._batch(settings, work, index)
             forecast = work.half.forecast(work.half.embed(batch, 0, 0), others)
@@ -333,7 +333,7 @@ class VerticalParty:
     # ---- what is kept
 
     def _keep(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
-        run, epoch = _run(parcel), int(parcel.values["epoch"])
+        run, epoch = run_of(parcel), int(parcel.values["epoch"])
         now = keeping.get(state, run, "now")
         keeping.keep(state, self.folder, run, f"epoch-{epoch % 2}", epoch, now)
         if parcel.values["best"]:
@@ -341,72 +341,8 @@ class VerticalParty:
         return Parcel()
 
     def _back(self, settings: Vertical, parcel: Parcel, state: NodeState) -> Parcel:
-        run, epoch = _run(parcel), int(parcel.values["epoch"])
+        run, epoch = run_of(parcel), int(parcel.values["epoch"])
         slot = "best" if parcel.values["best"] else f"epoch-{epoch % 2}"
         state.blobs.pop(PENDING, None)
         keeping.put(state, run, "now", keeping.kept(state, self.folder, run, slot, epoch, self.name))
         return Parcel()
-
-
-def checked(array: np.ndarray, shape: tuple[int, ...], what: str) -> np.ndarray:
-    """A float32 array of this shape whose numbers are finite.
-
-    Raises:
-        Refused: it is something else.
-    """
-    if array.shape != shape or array.dtype != np.float32:
-        raise Refused(
-            f"{what} must be float32 {shape}, found {array.dtype} {array.shape}; both parties must be deployed with the same options"
-        )
-    if not np.isfinite(array).all():
-        raise Refused(f"{what} holds values that are not finite; lower learning_rate or set gradient_clip")
-    return array
-
-
-def _embeddings(parcel: Parcel, half: Half, count: int) -> Arrays:
-    """The other parties' embeddings, each of the width it was deployed with."""
-    widths = half.others or {}
-    found = {name.removeprefix("h/"): array for name, array in parcel.arrays.items()}
-    if set(found) != set(widths):
-        raise Refused(
-            f"embeddings of {', '.join(sorted(widths)) or 'nobody'} were expected, found {', '.join(sorted(found)) or 'none'}"
-        )
-    return {name: checked(found[name], (count, width), f"the embedding of party '{name}'") for name, width in widths.items()}
-
-
-def _window_index(parcel: Parcel, spans: Cut) -> np.ndarray:
-    v = parcel.values
-    span, first, stop = str(v["span"]), int(v["first"]), int(v["stop"])
-    if span not in SPANS or not 0 <= first < stop <= len(spans.span(span)) or stop - first > MOST_WINDOWS:
-        raise Refused(f"windows {first} to {stop} of span '{span}' are none, or more than {MOST_WINDOWS} at once")
-    return spans.span(span)[first:stop]
-
-
-def _run(parcel: Parcel) -> str:
-    run = str(parcel.values.get("run", ""))
-    if run not in ("vertical", "alone"):
-        raise Refused(f"a run is called 'vertical' or 'alone', found '{run[:80]}'")
-    return run
-
-
-def _about(settings: Vertical, problem: Problem, *, passive: bool, sites: tuple[str, ...]) -> dict[str, Any]:
-    """What a forecaster says of itself, for the network of one half; a passive one corrects nothing."""
-    from dataclasses import asdict, fields
-
-    from cellwright.training.candidates import module_of, parse_options
-    from cellwright.training.own_model import is_foreign, is_own
-
-    if is_own(settings.model) or is_foreign(settings.model):
-        raise FederationError(f"federation.vertical.model must be a network of the zoo, found '{settings.model}'")
-    module = module_of(settings.model)
-    residual = {"residual": "none"} if passive and "residual" in {f.name for f in fields(module.Options)} else {}
-    options = parse_options(module.Options, {**settings.options, **residual}, settings.model, where="federation.vertical.options")
-    return {
-        "model": settings.model,
-        "options": asdict(options),
-        "problem": json.loads(json.dumps(asdict(problem))),
-        "scaler": settings.scaler,
-        "clip": settings.clip,
-        "sites": list(sites),
-        "embedding_clip": settings.embedding_clip,
-    }

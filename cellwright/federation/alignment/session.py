@@ -111,8 +111,8 @@ class Session:
             + ("" if self.ledger.path else "; give a checkpoint, so that the next call can go on from there")
         )
 
-    def _ask(self, kind: str, parcels: Mapping[str, Parcel]) -> dict[str, Parcel]:
-        return ask(self.channel, kind, parcels, deadline_s=self.settings.deadline_s, traffic=self.traffic)
+    def _ask(self, kind: str, parcels: Mapping[str, Parcel], *wants: str) -> dict[str, Parcel]:
+        return ask(self.channel, kind, parcels, deadline_s=self.settings.deadline_s, traffic=self.traffic, wants=wants)
 
     def _parcel(self, arrays: Mapping[str, np.ndarray] | None = None, **values: Value) -> Parcel:
         return Parcel(arrays=dict(arrays or {}), values={"run": self.run, **values})
@@ -120,9 +120,10 @@ class Session:
     def _begin(self) -> None:
         """Passive parties first: the active one must know their widths."""
         parcel = self._parcel(aligned=self.aligned)
-        replies = self._ask("vertical_begin", dict.fromkeys(self.passives, parcel)) if self.passives else {}
+        wants = "width", *SPANS
+        replies = self._ask("vertical_begin", dict.fromkeys(self.passives, parcel), *wants) if self.passives else {}
         widths: dict[str, Value] = {f"width/{party}": reply.values["width"] for party, reply in replies.items()}
-        replies |= self._ask("vertical_begin", {self.active: self._parcel(None, aligned=self.aligned, **widths)})
+        replies |= self._ask("vertical_begin", {self.active: self._parcel(None, aligned=self.aligned, **widths)}, *wants)
         for party, reply in replies.items():
             self.widths[party] = int(reply.values["width"])
             counts = {span: int(reply.values[span]) for span in SPANS}
@@ -156,11 +157,14 @@ class Session:
         """Mean training loss of an epoch, normalised. A gradient goes back with the question for the next embedding."""
         batches = math.ceil(self.counts["train"] / self.settings.batch)
         total, count, gradients = 0.0, 0, dict[str, np.ndarray]()
+        sent = [f"gradient/{party}" for party in self.passives]
         for step in range(min(batches, self.settings.steps or batches)):
             asked = {p: self._back_and_on(gradients.get(p), learning_rate, epoch=epoch, step=step) for p in self.passives}
-            embeddings = {f"h/{p}": reply.arrays["h"] for p, reply in self._ask("vertical_step", asked).items()} if asked else {}
+            embeddings = (
+                {f"h/{p}": reply.arrays["h"] for p, reply in self._ask("vertical_step", asked, "h").items()} if asked else {}
+            )
             parcel = self._parcel(embeddings, epoch=epoch, step=step, learning_rate=learning_rate)
-            answer = self._ask("vertical_learn", {self.active: parcel})[self.active]
+            answer = self._ask("vertical_learn", {self.active: parcel}, "loss", "count", *sent)[self.active]
             gradients = {p: answer.arrays[f"gradient/{p}"] for p in self.passives}
             total, count = total + float(answer.values["loss"]), count + int(answer.values["count"])
         if gradients:
@@ -178,9 +182,11 @@ class Session:
         for first in range(0, self.counts[span], _WINDOWS):
             some: dict[str, Value] = {"span": span, "first": first, "stop": min(first + _WINDOWS, self.counts[span])}
             parcel = self._parcel(None, **some)
-            replies = self._ask("vertical_embed", dict.fromkeys(self.passives, parcel)) if self.passives else {}
+            replies = self._ask("vertical_embed", dict.fromkeys(self.passives, parcel), "h") if self.passives else {}
             embeddings = {f"h/{party}": reply.arrays["h"] for party, reply in replies.items()}
-            answer = self._ask("vertical_score", {self.active: self._parcel(embeddings, **some)})
+            answer = self._ask(
+                "vertical_score", {self.active: self._parcel(embeddings, **some)}, "count", "absolute", "squared", "loss"
+            )
             scores = scores.plus(answer[self.active].values)
         return scores
 

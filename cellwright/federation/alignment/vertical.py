@@ -63,7 +63,8 @@ def vertical_train(
     runs = partial(Session, channel, settings, active=active, ledger=ledger, aligned=found is not None, on_epoch=on_epoch)
     without = runs(run="alone", passives=()).through() if alone and names else None
     together = runs(run="vertical", passives=tuple(names)).through()
-    noise = epsilon_embedding(settings.embedding_noise, len(together.trial.epochs), DELTA) if names else None
+    releases = len(together.trial.epochs) + 1  # a window is sent once an epoch, one of validation once more at the end
+    noise = epsilon_embedding(settings.embedding_noise, releases, DELTA) if names else None
     return VerticalResult(
         active=active,
         passives=names,
@@ -87,7 +88,14 @@ def _deploy(channel: Channel, settings: Vertical, active: str, passives: Sequenc
     parcel = Parcel(values={"settings": settings.model_dump_json()})
     parcels = dict.fromkeys((active, *passives), parcel)
     traffic = Traffic()
-    replies = ask(channel, "vertical_deploy", parcels, deadline_s=settings.deadline_s, traffic=traffic)
+    replies = ask(
+        channel,
+        "vertical_deploy",
+        parcels,
+        deadline_s=settings.deadline_s,
+        traffic=traffic,
+        wants=("active", "cadence_s", "clock"),
+    )
     for party, reply in replies.items():
         if bool(reply.values["active"]) != (party == active):
             raise Refused(
