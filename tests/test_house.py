@@ -17,6 +17,9 @@ FAMILIES = [
     "models",
     "cellwright.kpis",
     "cellwright.data.readers",
+    "cellwright.federation.aggregation",
+    "cellwright.federation.compression",
+    "cellwright.federation.privacy",
     "cellwright.lifecycle.drift",
     "cellwright.lifecycle.policies",
 ]

@@ -30,7 +30,7 @@ from cellwright.workspace import Workspace
 from flows.cli import app
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = {name: (REPOSITORY / name).read_text() for name in ("README.md", "docs/guide.md", "docs/models.md")}
+PAGES = {name: (REPOSITORY / name).read_text() for name in ("README.md", "docs/guide.md", "docs/models.md", "docs/federation.md")}
 BOTH = "\n".join(PAGES.values())
 PROGRAMS = {"source", "export", "curl", "cellwright", "make", "dvc", "prefect", "scripts/install"}
 
@@ -63,9 +63,10 @@ def of(program: str) -> list[list[str]]:
 def parsed(command: click.Command, words: list[str], parent: click.Context | None = None) -> click.Context:
     """What click makes of a command line, down to the last sub command; nothing is run."""
     context = command.make_context(command.name or "cellwright", list(words), parent=parent)
-    if not isinstance(command, click.Group):
+    rest = [*context._protected_args, *context.args] if isinstance(command, click.Group) else []
+    if not isinstance(command, click.Group) or (command.invoke_without_command and not rest):
         return context
-    _name, sub, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+    _name, sub, rest = command.resolve_command(context, rest)
     assert sub is not None
     return parsed(sub, rest, context)
 
