@@ -275,7 +275,7 @@ def job(tmp_path: Path, panel: Panel, make_params: Callable[..., Params], owner_
     """Puts a job for three owners into a folder; keys and nodes are in `tmp_path/deployment`."""
 
     def write(folder: str, **federation: object) -> Path:
-        params = make_params(federation={"rounds": 2, **federation})
+        params = make_params(federation={"rounds": 2, "contribution": False, **federation})
         task, files = task_for(params, panel.schema, "gru", "req-1"), deployed.Files(tmp_path / "deployment")
         settings = deployed.settings_for(files, {o: owner_folders[o] for o in OWNERS})
         keys = {o: Signer.from_file(files.node(o) / "signing.pem").public for o in settings}
