@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _SHORT = 3  # rounds in a row with too few updates, after which it is no use to go on
 _FOR_SUMS = ("fedavg", "fedprox", "fedadam", "fedyogi", "personalised")  # named where another rule meets a sealed sum
 
+Align = Callable[[Mapping[str, Parcel]], Mapping[str, str]]  # replies to "metadata" -> owners that do not fit, and why
+
 
 class Coordinator:
     """Trains one model with the nodes of a channel."""
@@ -66,6 +68,7 @@ class Coordinator:
         observe: Callable[[int, Arrays, Sequence[Update]], None] | None = None,
         deploy: Mapping[str, Value] | None = None,
         speeds: Mapping[str, float] | None = None,
+        align: Align | None = None,
     ) -> None:
         """Nothing is sent yet.
 
@@ -74,6 +77,7 @@ class Coordinator:
             rebuild: service topology reconstruction; None: nodes that are out are left out.
             observe: sees each round's number, weights and updates before they are aggregated; of a sealed sum nothing.
             deploy: what owners are told beside the task (owner_kit.deployed_values).
+            align: told what the owners say of their data; returns who does not fit, and why.
             speeds: seconds a training step takes each node, as far as the FMLMS knows; else as the nodes themselves report.
 
         Raises:
@@ -81,7 +85,7 @@ class Coordinator:
         """
         self.channel, self.task, self.rule, self.settings = channel, task, rule, settings
         self.mechanisms, self.auditor, self.quality = tuple(mechanisms), auditor, quality
-        self.on_round, self.between, self.observe = on_round, between, observe
+        self.on_round, self.between, self.observe, self.align = on_round, between, observe, align
         self._seal = sealing(self.mechanisms)
         if self._seal is not None:
             check_rule(rule, self._seal, _FOR_SUMS)
@@ -150,10 +154,19 @@ class Coordinator:
             self._keeper.restore(saved)
         self._deployment.notice([], Ledger())
         self._deployment.deploy(self.crew.peers())
+        if saved is None and self.align is not None:
+            self._align(self.align)
         self.crew.check(s.least_owners)
         if saved is not None:
             self._keeper.resume(saved, self.crew)
         self._keep()
+
+    def _align(self, align: Align) -> None:
+        """Ask the owners for the metadata of their data, and leave out those whose features do not align (M.3387 10.1, 10.4)."""
+        peers = self.crew.peers()
+        came = self._post.ask("metadata", dict.fromkeys(peers, Parcel()), Ledger(), round_=0, wait_s=self.settings.deadline_s)
+        for owner, why in sorted(align(came.parcels).items()):
+            self.crew.drop([owner], why, self._rebuild)
 
     def _keep(self) -> None:
         self._keeper.keep(self.progress, self.crew)

@@ -170,6 +170,9 @@ def _run(bed: Bed, made: Plan, task: Task, first: Arrays, watch: Watch) -> Outco
     f, folder = bed.params.federation, bed.folder / JOB
     folder.mkdir(parents=True, exist_ok=True)
     settings = f.model_copy(update={"rule": bed.rule})
+    if f.runtime == "deployed" and f.contribution:
+        watch.told("contribution is not measured on a SuperLink: every group of owners would take a round of messages of its own")
+        settings = settings.model_copy(update={"contribution": False})
     job = Job(task=task, federation=settings, gradient_clip=bed.params.train.gradient_clip, topology=made.topology)
     run = on_superlink if f.runtime == "deployed" else in_this_process
     return run(bed, made, job, first, folder, watch)
@@ -188,6 +191,10 @@ class Watch:
             self._say(f"round {record.round:3d}  {event}")
         if self._on_round is not None:
             self._on_round(record)
+
+    def told(self, line: str) -> None:
+        """Something that whoever watches should know."""
+        self._say(line)
 
     @property
     def hooks(self) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def on_superlink(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path, wa
     from cellwright.federation.runtimes import deployed
     from cellwright.federation.runtimes.control import Control
     from cellwright.federation.runtimes.jobs import read_outcome, write_job
-    from cellwright.federation.runtimes.servers import Files, signing_key
+    from cellwright.federation.runtimes.servers import Files, signing_key, signing_public
 
     f, files = bed.params.federation, Files(bed.ws.federation.resolve())
     if not files.ca.is_file():
@@ -76,10 +76,12 @@ def on_superlink(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path, wa
             f"{len(missing)} of {len(made.owners)} owners are not connected to the SuperLink at {f.address}, first '{missing[0]}'; start "
             "their SuperNodes (`cellwright federate up`, or `cellwright federate node` on their machines)"
         )
-    keys = {owner: _public(files, owner) for owner in made.owners} if f.audit else None
+    keys = {owner: signing_public(files, owner) for owner in made.owners} if f.audit else None
     write_job(folder, replaced(job, keys=keys, signing=str(files.coordinator_key)), first)
     signing_key(files.coordinator_key)
-    seconds = f.budget_s or f.deadline_s * f.rounds
+    seconds = f.deadline_s * (
+        2 * f.rounds + 3
+    )  # a round trains and evaluates; before them the task is deployed, after them tested
     deployed.run(files, f.address, folder, request=made.name, seconds=seconds, on_look=watch.looked)
     watch.looked()
     return read_outcome(folder)
@@ -96,14 +98,3 @@ def _links(bed: Bed, topology: Topology) -> dict[str, Link]:
     ends = {owner: edge.get(owner, topology.coordinator) for owner in topology.owners}
     known = {(link.source, link.target): link for link in bed.fleet.links}
     return {owner: known[(owner, end)] for owner, end in ends.items() if (owner, end) in known}
-
-
-def _public(files: Any, owner: str) -> str:
-    from cellwright.federation.audit.signing import Signer
-
-    key = files.node(owner) / "signing.pem"
-    if not key.is_file():
-        raise FederationError(
-            f"the public key of '{owner}' is not known here ({key} is missing); admit it with `cellwright federate admit`"
-        )
-    return Signer.from_file(key).public

@@ -9,8 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cellwright.federation.results import Federated
 from cellwright.params import Params
-from cellwright.report import scorecard, tables
+from cellwright.report import federated, scorecard, tables
 from cellwright.report.chart_calibration import coverage_table, pit_histogram, reliability
 from cellwright.report.chart_differences import differences
 from cellwright.report.chart_energy import ENERGY, accuracy_against_energy
@@ -32,15 +33,10 @@ _HEADLINE = ("mae", "rmse", "r2", ENERGY, "latency_p99_ms", "bundle_bytes")
 
 def page(params: Params, ws: Workspace, record: Record, picture: Picture, commit: str | None) -> str:
     """The report as HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from plotly.offline import get_plotlyjs
-
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"quantity": quantity, "number": number, "exact": exact}
     columns, lines = tables.leaderboard(record, params.rank.weights)
-    return environment.get_template("template.html").render(
+    federations = federated.views(record.candidates, record.board.unit)
+    return _rendered(
+        "template.html",
         board=record.board,
         schema=record.schema,
         champion=record.champion,
@@ -54,12 +50,39 @@ def page(params: Params, ws: Workspace, record: Record, picture: Picture, commit
         tried=tables.tried(record),
         energy=tables.energy(record),
         scorecard=scorecard.table(record.card, record) if record.card is not None and record.card.finalists else None,
-        charts=_charts(params, ws, record, picture),
+        federations=federations,
+        charts=_charts(params, ws, record, picture) | {"federations": federated.charts(federations)},
         picture=picture,
         params=json.dumps(params.model_dump(mode="json", by_alias=True), indent=2),
         versions=_versions(),
         code=code_digest()[:12],
         commit=commit,
+    )
+
+
+def federation_page(shown: federated.View, result: Federated) -> str:
+    """The federated section alone, as HTML."""
+    return _rendered(
+        "federation_page.html",
+        result=result,
+        federations=[shown],
+        charts={"federations": federated.charts([shown])},
+        versions=_versions(),
+        code=code_digest()[:12],
+    )
+
+
+def _rendered(template: str, **values: Any) -> str:
+    """A template with its style, its script and Plotly inlined; every value is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"quantity": quantity, "number": number, "exact": exact}
+    return environment.get_template(template).render(
+        **values,
         style=(_HERE / "style.css").read_text(),
         script=(_HERE / "script.js").read_text(),
         plotly=get_plotlyjs(),

@@ -1,4 +1,4 @@
-"""What a run left behind, read once: leaderboard, candidates with scores and history, and the panel's schema."""
+"""What a run left behind, read once: leaderboard, candidates with scores and history, federations, and the panel's schema."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from cellwright.errors import CellwrightError
+from cellwright.federation.results import Federated, Round
 from cellwright.panel import Panel, PanelSchema
 from cellwright.results import Leaderboard, Probed, Row, Scorecard, Scored, Trained
 from cellwright.workspace import Workspace
 
 Epoch = dict[str, Any]  # epoch, step, train_loss, validation_loss, learning_rate, elapsed_s, cpu_s, rss_bytes
+
+
+@dataclass(frozen=True)
+class Federation:
+    """How a federated candidate was trained."""
+
+    result: Federated
+    rounds: tuple[Round, ...]
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class Candidate:
     history: tuple[Epoch, ...]
     failure: str | None = None
     probed: Probed | None = None  # its dear KPIs, if it is a finalist
+    federation: Federation | None = None  # None: it was trained centrally, or its federation never ended
 
     @property
     def title(self) -> str:
@@ -87,6 +97,7 @@ def _candidate(ws: Workspace, key: str, row: Row, probed: Probed | None) -> Cand
         row=row,
         history=_history(folder / "history.jsonl"),
         probed=probed,
+        federation=federation(folder),
     )
 
 
@@ -95,7 +106,28 @@ def _failed(ws: Workspace, key: str, reason: str) -> Candidate:
     folder = ws.candidate(key)
     card = folder / "candidate.json"
     trained = Trained.read(card) if card.is_file() else None
-    return Candidate(key, folder, trained, None, None, _history(folder / "history.jsonl"), reason)
+    history = _history(folder / "history.jsonl")
+    return Candidate(key, folder, trained, None, None, history, reason, federation=federation(folder))
+
+
+def federation(folder: Path) -> Federation | None:
+    """What came of the federation in a candidate's folder; None: there was none, or it did not end.
+
+    Raises:
+        CellwrightError: its files are of another form, or its rounds are missing.
+    """
+    from cellwright.federation.federate import RESULT, ROUNDS
+
+    if not (folder / RESULT).is_file():
+        return None
+    path = folder / ROUNDS
+    try:
+        rounds = tuple(Round.model_validate_json(line) for line in path.read_text().splitlines())
+    except FileNotFoundError:
+        raise CellwrightError(f"{path} is missing beside {RESULT}; train this candidate again") from None
+    except ValueError as error:
+        raise CellwrightError(f"{path} is not a file of rounds: {error}") from error
+    return Federation(Federated.read(folder / RESULT), rounds)
 
 
 def _history(path: Path) -> tuple[Epoch, ...]:

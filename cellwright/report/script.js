@@ -8,14 +8,16 @@
   const draw = (name, figure) => Plotly.react(place(name), figure.data, figure.layout, config);
 
   for (const name of ["energy", "steps", "curves", "differences", "reliability", "pit"]) if (charts[name]) draw(name, charts[name]);
-  for (const [name, [, figure]] of Object.entries(charts.importance)) draw(name, figure);
+  for (const [name, [, figure]] of Object.entries(charts.importance ?? {})) draw(name, figure);
 
   const drawSites = () => {
-    if (charts.sites.length) draw("sites", charts.sites[picked("layer", 0)].figure);
+    if (charts.sites?.length) draw("sites", charts.sites[picked("layer", 0)].figure);
   };
 
   const drawForecasts = () => {
-    const all = charts.forecasts, target = picked("target", 0), step = picked("step", 1);
+    const all = charts.forecasts;
+    if (!all) return;
+    const target = picked("target", 0), step = picked("step", 1);
     const values = all.values[`${picked("site", 0)}/${target}/${step}`];
     if (!values) return;
     const line = (name, title, extra) => ({
@@ -26,6 +28,12 @@
     const layout = structuredClone(all.figure.layout);
     layout.yaxis.title.text = `${text(all.targets[target])} (${text(all.units[all.targets[target]])})`;
     draw("forecasts", { data: [line("truth", "truth", { width: 1.5 }), ...forecasts.reverse()], layout });
+  };
+
+  const drawFederation = () => {
+    const chosen = Number(picked("federation", 0));
+    for (const block of document.querySelectorAll("[data-federation]")) block.hidden = Number(block.dataset.federation) !== chosen;
+    for (const [name, figure] of Object.entries(charts.federations?.[chosen] ?? {})) if (figure) draw(`federation-${chosen}-${name}`, figure);
   };
 
   const sortBy = (table, index, heading) => {
@@ -51,7 +59,7 @@
     });
   }
   for (const select of document.querySelectorAll("[data-pick]")) {
-    select.addEventListener("change", select.dataset.pick === "layer" ? drawSites : drawForecasts);
+    select.addEventListener("change", { layer: drawSites, federation: drawFederation }[select.dataset.pick] ?? drawForecasts);
   }
   for (const box of document.querySelectorAll("[data-toggle]")) {
     box.addEventListener("change", () => {
@@ -60,4 +68,5 @@
   }
   drawSites();
   drawForecasts();
+  drawFederation();
 })();

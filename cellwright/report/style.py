@@ -11,11 +11,28 @@ from cellwright.report.palette import FONT, GRID, INK, MUTED, Look
 from cellwright.report.record import Candidate
 
 Figure = dict[str, Any]  # {"data": traces, "layout": layout}
+LEGEND: dict[str, Any] = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}}  # above the chart
 
 
 def figure(data: list[dict[str, Any]], *, x: Mapping[str, Any], y: Mapping[str, Any], height: int = 380, **layout: Any) -> Figure:
     """A chart in the house's style; `x` and `y` are settings of the axes."""
-    axis = {
+    base = {
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "height": height,
+        "margin": {"l": 8, "r": 16, "t": 16, "b": 8},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": "#c5ccd3", "font": {"family": FONT, "color": INK}},
+        "legend": LEGEND,
+        "xaxis": axis(x),
+        "yaxis": axis(y),
+    }
+    return {"data": data, "layout": {**base, **layout}}
+
+
+def axis(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """An axis in the house's style; for those that a chart has beside `x` and `y`."""
+    style = {
         "gridcolor": GRID,
         "linecolor": "#c5ccd3",
         "zeroline": False,
@@ -24,18 +41,7 @@ def figure(data: list[dict[str, Any]], *, x: Mapping[str, Any], y: Mapping[str, 
         "automargin": True,
         "title": {"font": {"color": MUTED}},
     }
-    base = {
-        "font": {"family": FONT, "size": 13, "color": INK},
-        "height": height,
-        "margin": {"l": 8, "r": 16, "t": 16, "b": 8},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "hoverlabel": {"bgcolor": "#ffffff", "bordercolor": "#c5ccd3", "font": {"family": FONT, "color": INK}},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
-        "xaxis": {**axis, **_titled(x)},
-        "yaxis": {**axis, **_titled(y)},
-    }
-    return {"data": data, "layout": {**base, **layout}}
+    return {**style, **_titled(settings)}
 
 
 def line(candidate: Candidate, look: Look) -> dict[str, Any]:

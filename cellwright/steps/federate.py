@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from cellwright.training.candidates import Candidate
 
 Say = Callable[[str], None]
+_ENDED = {  # in a sentence; others as they are
+    "target": "target reached",
+    "rounds": "done",
+    "budget": "budget spent",
+    "privacy_budget": "privacy budget spent",
+}
 _STATUS = {"converged": "converged", "target": "converged", "rounds": "max_epochs"}  # all else: a budget ended it
 
 
@@ -70,7 +76,9 @@ def one_model(params: Params) -> bool:
 
 def sentence(found: Federated) -> str:
     """What came of it, in one sentence."""
-    told = [f"{found.rule_title} with {len(found.owners)} owners: {found.status} after {found.rounds} rounds"]
+    told = [
+        f"{found.rule_title} with {len(found.owners)} owners: {_ENDED.get(found.status, found.status)} after {found.rounds} rounds"
+    ]
     told += [f"test MAE {found.mae:.4g}"] if found.mae is not None else []
     if found.mae is not None and found.mae_central and found.mae_alone:
         told.append(

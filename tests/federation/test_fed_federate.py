@@ -8,6 +8,7 @@ import pytest
 from cellwright.data.split import spans
 from cellwright.errors import FederationError, ParamsError
 from cellwright.federation import federate
+from cellwright.federation.alignment.horizontal import AlignmentReport
 from cellwright.federation.audit.chain import verify_log
 from cellwright.federation.comparison import errors
 from cellwright.federation.results import Federated, Round
@@ -79,6 +80,13 @@ def test_what_each_owner_did_is_counted(finished):
 
 def params_pot(finished) -> float:
     return finished[0].federation.reward_pot
+
+
+def test_the_owners_data_are_aligned_before_training(finished):
+    _, ws, _ = finished
+    report = AlignmentReport.model_validate_json((ws.candidate(KEY) / federate.JOB / "alignment.json").read_bytes())
+    assert report.fit == ("east", "north", "south", "west")
+    assert "traffic" in [feature.name for feature in report.standard.features]
 
 
 def test_the_log_verifies_and_any_altered_byte_is_found(finished, tmp_path):

@@ -1,6 +1,6 @@
 """A training as files, so that a ServerApp's process can run it: what to do in `job.json` and `start.safetensors`, and what came of it.
 
-    job.json start.safetensors  ->  rounds.jsonl  checkpoint.safetensors  audit.jsonl  outcome.safetensors
+    job.json start.safetensors  ->  alignment.json  rounds.jsonl  checkpoint.safetensors  audit.jsonl  outcome.safetensors
 
 The same function coordinates it in both runtimes. A job that is run again in its folder resumes at the round it was in.
 """
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -25,7 +26,7 @@ from cellwright.federation.contract import Arrays, Channel, Evaluation, Parcel, 
 from cellwright.federation.coordinator import Coordinator
 from cellwright.federation.gain import Observer, gains
 from cellwright.federation.gathering import public
-from cellwright.federation.management.records import Topology
+from cellwright.federation.management.records import DataNeeds, Topology
 from cellwright.federation.quality.evaluation import Policy
 from cellwright.federation.quality.incentive import Contribution
 from cellwright.federation.results import Round
@@ -33,13 +34,14 @@ from cellwright.federation.rounds import Outcome, Quality, Rounds
 from cellwright.files import write_bytes, write_text
 from cellwright.params import Federation
 
-JOB, START, OUTCOME, ROUNDS, AUDIT, CHECKPOINT = (
+JOB, START, OUTCOME, ROUNDS, AUDIT, CHECKPOINT, ALIGNMENT = (
     "job.json",
     "start.safetensors",
     "outcome.safetensors",
     "rounds.jsonl",
     "audit.jsonl",
     "checkpoint.safetensors",
+    "alignment.json",
 )
 
 _EVALUATION = TypeAdapter(Evaluation)
@@ -130,10 +132,26 @@ def _coordinator(
         quality=quality or _policy(f),
         observe=Observer(made, f.contribution_rounds) if f.contribution and not made.closed_form else None,
         **hooks,
+        align=partial(_aligned, folder, job.task),
         checkpoint=folder / CHECKPOINT if f.checkpoints else None,
         on_round=on_round,
         deploy=deployed_values(privacy, f.compression, f.compression_options, share_scalers=f.share_scalers),
     )
+
+
+def _aligned(folder: Path, task: Task, replies: Mapping[str, Parcel]) -> Mapping[str, str]:
+    """Hold the owners' metadata against each other; the report is left in the folder. Returns who does not fit, and why."""
+    from cellwright.federation.alignment.horizontal import align
+    from cellwright.federation.data.metadata import metadata_of
+
+    if not replies:
+        return {}
+    offers = {owner: metadata_of(parcel, sender=owner) for owner, parcel in replies.items()}
+    targets = tuple(str(t) for t in cast(list[str], task.problem["targets"]))
+    needs = DataNeeds(dataset=task.dataset, targets=targets, cadence_s=cast(float, task.problem["cadence_s"]))
+    report = align(offers, needs=needs)
+    write_text(folder / ALIGNMENT, report.model_dump_json(indent=2) + "\n")
+    return {o.owner: "; ".join(o.reasons) for o in report.owners if not o.fits}
 
 
 def _policy(f: Federation) -> Policy:
