@@ -82,7 +82,7 @@ class Coordinator(CoordinatorSide):
             if len(reply.get("keys", b"")) != KEY_BYTES:
                 self.left_out[owner] = f"advertised a key of {len(reply.get('keys', b''))} bytes"
                 continue
-            self._roster[owner] = {"keys": reply["keys"], "signature": reply.get("signature", b"")}
+            self._roster[owner] = {"keys": reply["keys"], "keys_signature": reply.get("keys_signature", b"")}
         self._enough(len(self._roster), "advertised keys")
 
     def _take_key(self, replies: Mapping[str, Message]) -> None:

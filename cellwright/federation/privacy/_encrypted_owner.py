@@ -97,7 +97,8 @@ class Owner(OwnerSide):
         self._begin()
         pair = KeyPair.new()
         self.phase, self._nonce, self._private = "advertise", nonce, pair.private
-        return {"keys": pair.public, "signature": signed_keys(PURPOSE + nonce, self.name, pair.public, self.sign)}
+        # not called "signature": that is the blob of the whole message's, which would take its place
+        return {"keys": pair.public, "keys_signature": signed_keys(PURPOSE + nonce, self.name, pair.public, self.sign)}
 
     def _deal(self, message: Message) -> dict[str, bytes]:
         """One envelope with the key, and for every other owner one with the key to it."""

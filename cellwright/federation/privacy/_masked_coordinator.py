@@ -88,7 +88,7 @@ class Coordinator(CoordinatorSide):
             if len(reply.get("keys", b"")) != 2 * KEY_BYTES:
                 self.left_out[owner] = f"advertised keys of {len(reply.get('keys', b''))} bytes"
                 continue
-            self._advertised[owner] = {"keys": reply["keys"], "signature": reply.get("signature", b"")}
+            self._advertised[owner] = {"keys": reply["keys"], "keys_signature": reply.get("keys_signature", b"")}
         keys = {owner: entry["keys"] for owner, entry in self._advertised.items()}
         self._roster = Roster.of(keys, self.options.settings + self._nonce)
         self._enough(keys, "advertised keys")

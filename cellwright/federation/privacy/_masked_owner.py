@@ -110,7 +110,8 @@ class Owner(OwnerSide):
         share, mask = KeyPair.new(), KeyPair.new()
         self._share_key, self._mask_key, self._self_mask = share.private, mask.private, os.urandom(32)
         keys = share.public + mask.public
-        return {"keys": keys, "signature": signed_keys(PURPOSE + nonce, self.name, keys, self.sign)}
+        # not called "signature": that is the blob of the whole message's, which would take its place
+        return {"keys": keys, "keys_signature": signed_keys(PURPOSE + nonce, self.name, keys, self.sign)}
 
     def _share(self, message: Message) -> dict[str, bytes]:
         self._roster = roster = self._checked_roster(message)

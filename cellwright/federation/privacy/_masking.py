@@ -99,7 +99,7 @@ def keys_of(blob: bytes) -> dict[str, tuple[bytes, bytes]]:
     found = {}
     for owner, entry in unpacked(blob).items():
         fields = unpacked(entry)
-        if set(fields) != {"keys", "signature"}:
+        if set(fields) != {"keys", "keys_signature"}:
             raise Refused(f"the roster's entry for '{owner}' holds {sorted(fields)}, expected keys and signature")
-        found[owner] = (fields["keys"], fields["signature"])
+        found[owner] = (fields["keys"], fields["keys_signature"])
     return found
