@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -56,13 +57,32 @@ def federate(
     _shown(replace(ws, run=name), as_json)
 
 
-def show_(run: Run = None, as_json: Json = False) -> None:
+def show_(
+    run: Run = None,
+    html: Annotated[Path | None, typer.Option(help="Also write it as a page of its own, whole in this one file.")] = None,
+    as_json: Json = False,
+) -> None:
     """Show what a federation came to: owner by owner, with training alone and on everyone's data beside it."""
     ws = workspace()
     names = [run] if run else [p.parents[2].name for p in _results(ws)]
     if not names:
         raise CellwrightError("there is no federation yet; start one with `cellwright federate`")
     _shown(replace(ws, run=names[-1]), as_json)
+    if html is not None:
+        _page(replace(ws, run=names[-1]), html)
+
+
+def _page(ws: Workspace, html: Path) -> None:
+    from cellwright.panel import Panel
+    from cellwright.report.federated import write_federation_page
+    from cellwright.runs import params_of
+
+    folder = next(path.parent for path in reversed(_results(ws)) if path.parents[2].name == ws.run)
+    params = params_of(ws)
+    schema = Panel.open(ws.panel(params.dataset)).schema
+    units = {feature.name: feature.unit for feature in schema.features}
+    unit = ", ".join(dict.fromkeys(units[target] for target in params.problem.targets or schema.targets))
+    write_federation_page(folder, html, unit)
 
 
 def _results(ws: Workspace) -> list[Any]:
