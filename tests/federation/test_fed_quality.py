@@ -53,7 +53,7 @@ def test_f1_and_rmse_follow_from_what_is_measured():
 
 
 def test_the_rate_is_halved_when_the_error_rises_and_not_again_at_once():
-    policy = Policy({}, rounds=100)
+    policy = Policy({}, rounds=100, rising=2)
     rising = [a_round(i, loss) for i, loss in enumerate((1.0, 1.1, 1.2), 1)]
     assert policy.decide(rising).rate_factor == 0.5
     assert policy.decide([*rising, a_round(4, 1.3, rate=0.005)]).rate_factor == 1.0

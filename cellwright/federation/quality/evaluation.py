@@ -28,7 +28,7 @@ class Policy:
     rounds: int  # that are allowed at first
     more_share: float = 0.5  # of `rounds`, that may be added while the error still falls
     falling: float = 0.01  # relative gain over the last quarter of the rounds that counts as still falling
-    rising: int = 2  # rounds in a row with a higher error, after which the rate is lowered
+    rising: int = 5  # rounds in a row with a higher error, after which the rate is lowered; momentum may overshoot for a few
     harmful_ratio: float = 5.0  # training loss of a node, in medians of the round, above which it does harm
     harmful_rounds: int = 4  # so often in a row, or refused so often
     least_owners: int = 2  # nobody is dropped below these
