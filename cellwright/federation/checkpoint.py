@@ -33,6 +33,7 @@ _SCALARS = (
     "rounds_allowed",
     "round",
     "attempt",
+    "paused",
     "best_loss",
     "stale",
     "since_cut",

@@ -75,7 +75,8 @@ class Coordinator:
         Args:
             between: asked before every round, with the number of those that ended: whether to pause, cancel, or change the topology.
             rebuild: service topology reconstruction; None: nodes that are out are left out.
-            observe: sees each round's number, weights and updates before they are aggregated; of a sealed sum nothing.
+            observe: sees each round's number, weights and updates before they are aggregated; of a sealed sum nothing, nor where
+                noise goes on the average: what is made of a group's updates would reach the owners without it.
             deploy: what owners are told beside the task (owner_kit.deployed_values).
             align: told what the owners say of their data; returns who does not fit, and why.
             speeds: seconds a training step takes each node, as far as the FMLMS knows; else as the nodes themselves report.
@@ -90,6 +91,8 @@ class Coordinator:
         if self._seal is not None:
             check_rule(rule, self._seal, _FOR_SUMS)
         self._combiner = Combiner(rule, self.mechanisms, settings.seed)
+        if self._combiner.finishers:
+            self.observe = None
         self._post = Post(channel, sender=topology.coordinator, request=task.request, signer=signer, auditor=auditor)
         self._judge = Judge(self._post, rule)
         self._gatherer = Gatherer(self._post, rule, codec, self.mechanisms, Pacing.reported(speeds or {}))
@@ -110,6 +113,8 @@ class Coordinator:
             progress.limit(self.settings)
             if progress.ended is None and (pause := self.between(progress.round) if self.between else None):
                 if pause.kind == "pause":
+                    progress.paused = True
+                    self._keep()
                     return self._outcome("paused", pause.reason, progress.current)
                 if pause.topology is None:
                     progress.end("stopped", pause.reason)
@@ -158,7 +163,9 @@ class Coordinator:
             self._align(self.align)
         self.crew.check(s.least_owners)
         if saved is not None:
+            self._account_interrupted()
             self._keeper.resume(saved, self.crew)
+        self.progress.paused = False
         self._keep()
 
     def _align(self, align: Align) -> None:
@@ -314,7 +321,7 @@ class Coordinator:
 
     def _affordable(self, turn: Turn) -> bool:
         """Whether every privacy budget allows one more round; ends the training where one does not."""
-        why = over_budget(self.mechanisms, self._participation(turn, self.crew.peers(), turn.local.steps))
+        why = over_budget(self.mechanisms, self._participation(turn.round, self.crew.peers(), turn.local.steps))
         if why:
             self.progress.end("privacy_budget", why)
         return not why
@@ -323,15 +330,25 @@ class Coordinator:
         """Whoever was asked may have sent something, counted or not."""
         if collected.asked:
             steps = [e.steps for e in turn.ledger.entries.values()]
-            done = self._participation(turn, collected.asked, max([*steps, turn.local.steps]))
+            done = self._participation(turn.round, collected.asked, max([*steps, turn.local.steps]))
             for mechanism in self.mechanisms:
                 mechanism.account(done)
 
-    def _participation(self, turn: Turn, owners: Sequence[str], steps: int) -> Participation:
+    def _account_interrupted(self) -> None:
+        """A round that was not kept to its end may have been released, all of it; it is done anew, with other noise."""
+        p = self.progress
+        done = self._participation(p.round + 1, self.crew.peers(), self.settings.local.steps)
+        if p.paused or p.ended is not None or p.round >= p.rounds_allowed or over_budget(self.mechanisms, done):
+            return  # none was begun
+        for mechanism in self.mechanisms:
+            mechanism.account_again(done)
+
+    def _participation(self, round_: int, owners: Sequence[str], steps: int) -> Participation:
         """What is not known counts as the worst: an owner that has not told its windows, as one of a single window."""
         asked = [owner for owner in owners if owner not in self.crew.empty]
         examples = min((self.progress.examples.get(owner, 1) for owner in asked), default=1)
-        return Participation(turn.round, len(asked), len(self.crew.peers()), steps, turn.local.batch, max(1, examples))
+        batch = self.settings.local.batch
+        return Participation(round_, len(asked), len(self.crew.peers()), steps, batch, max(1, examples))
 
     # -- the end
 

@@ -173,6 +173,10 @@ def _run(bed: Bed, made: Plan, task: Task, first: Arrays, watch: Watch) -> Outco
     if f.runtime == "deployed" and f.contribution:
         watch.told("contribution is not measured on a SuperLink: every group of owners would take a round of messages of its own")
         settings = settings.model_copy(update={"contribution": False})
+    elif f.contribution and "central_dp" in f.privacy:
+        watch.told(
+            "contribution is not measured under central_dp: models of groups of owners would reach the others without its noise"
+        )
     job = Job(task=task, federation=settings, gradient_clip=bed.params.train.gradient_clip, topology=made.topology)
     run = on_superlink if f.runtime == "deployed" else in_this_process
     return run(bed, made, job, first, folder, watch)

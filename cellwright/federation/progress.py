@@ -21,6 +21,7 @@ class Progress:
     rounds_allowed: int
     round: int = 0  # rounds that ended
     attempt: int = 0  # processes that worked on it
+    paused: bool = False  # between two rounds: of the next one nothing has been sent
     best: Arrays = field(default_factory=dict)  # weights with the best validation loss
     best_rule: Arrays = field(default_factory=dict)  # the rule's state then, where owners end with several models
     best_loss: float = float("inf")

@@ -88,6 +88,11 @@ class Counted(Mechanism):
         self._last = self.event(done)
         self._ledger = self._ledger.plus(self._last)
 
+    def account_again(self, done: Participation) -> None:
+        """Two draws of noise on one update tell more than one; from a seed they are the same draw."""
+        if not getattr(self.options, "seeded_noise", False):
+            self.account(done)
+
     @property
     def spent(self) -> Spent:
         """ε spent at the option's δ; 0 before the first round."""

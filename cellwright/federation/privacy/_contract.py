@@ -136,6 +136,9 @@ class Mechanism(ABC):
     def account(self, done: Participation) -> None:  # noqa: B027 - by default nothing is counted
         """Count one round."""
 
+    def account_again(self, done: Participation) -> None:  # noqa: B027 - by default nothing is counted
+        """Count a round that its coordinator was killed in, and that is done anew: both may have been seen."""
+
     @property
     def spent(self) -> Spent | None:
         """Budget spent so far; None: it does not count one."""
