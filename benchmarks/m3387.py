@@ -29,7 +29,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_name("m3387_mutations.yaml")
-PARTS = ("cellwright", "flows", "models", "tasks", "tests", "params.yaml", "pyproject.toml")
+PARTS = ("cellwright", "examples", "flows", "models", "tasks", "tests", "params.yaml", "pyproject.toml")
 TIMEOUT_S = 180.0
 PASSED, FAILED = 0, 1  # pytest's exit codes; all others mean that the tests did not run as they should
 

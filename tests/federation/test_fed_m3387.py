@@ -219,6 +219,23 @@ def test_10_1_owners_exchange_metadata_where_the_security_rules_let_them(car, fm
     assert (refused.status_code, "rule 'assigned'" in refused.json()["detail"]) == (403, True)
 
 
+def test_10_4_an_owner_whose_features_do_not_align_takes_no_part(toy):
+    """The coordinator asks for metadata before the first round, and does what the alignment says."""
+    nodes = {name: toy.Puller(name, 1.0) for name in "abc"}
+    out = Coordinator(
+        open_channel(nodes),
+        toy.TASK,
+        rule("fedavg"),
+        toy.settings(rounds=1),
+        codec=codec("none"),
+        topology=toy.star("abc"),
+        align=lambda replies: {owner: "it has no feature 'users'" for owner in replies if owner == "c"},
+    ).run(toy.initial())
+    assert [o.owner for o in out.rounds[0].owners] == ["a", "b"]
+    assert out.lost == {"c": "it has no feature 'users'"}
+    assert ("metadata", None) in nodes["a"].seen
+
+
 def test_10_2_metadata_and_models_lie_encrypted_in_a_projects_own_fmlms(tmp_path, params):
     ws = Workspace(tmp_path)
     metadata = json.dumps({"site": "cell-4412", "rows": 7}).encode()
