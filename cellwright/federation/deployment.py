@@ -101,7 +101,7 @@ class Deployment:
     def _meet(self, node: str, reply: Parcel) -> None:
         """What a node says of itself when it takes the task."""
         examples, pace = reply.values.get("examples"), reply.values.get("seconds_per_step")
-        if isinstance(examples, int):
+        if isinstance(examples, int) and examples >= 0:
             self.progress.examples[node] = examples
             if (auditor := self.gatherer.post.auditor) is not None:
                 auditor.deployed(node, examples)

@@ -188,6 +188,8 @@ def check(update: Update, owner: str, sent: Sent) -> None:
         raise Refused(f"the update is of round {update.round}, asked for was round {sent.round}")
     if update.examples < 0 or update.steps < 0:
         raise Refused(f"the update claims {update.examples} windows and {update.steps} steps; neither can be below 0")
+    if update.steps > max(1, sent.local.steps):  # of a closed form: 1; privacy is accounted by it
+        raise Refused(f"the update claims {update.steps} steps, asked for were {sent.local.steps}")
     for name, array in (*update.delta.items(), *update.extra.items()):
         if not np.isfinite(array).all():
             bad = int(array.size - np.isfinite(array).sum())

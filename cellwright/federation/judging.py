@@ -21,6 +21,7 @@ from cellwright.federation.post import Post
 from cellwright.federation.quality.classification import Classified, added, classified
 
 Span = Literal["validation", "test"]
+_LARGEST_SUM = 1e200  # no sum of errors is larger, and no sum of these over owners leaves float64
 NOTHING_TOLD = Classified(None, None, None)
 
 
@@ -119,6 +120,6 @@ def _opened(parcel: Parcel, owner: str, span: Span) -> tuple[Evaluation, Usage]:
             f"'{owner}' was asked about its {span} span and answered for '{evaluation.owner[:64]}', {str(evaluation.span)[:20]}"
         )
     sums = (evaluation.absolute, evaluation.squared, evaluation.loss)
-    if evaluation.count < 0 or not all(math.isfinite(s) for s in sums) or min(sums[:2]) < 0:
+    if evaluation.count < 0 or not all(abs(s) <= _LARGEST_SUM for s in sums) or min(sums[:2]) < 0:
         raise Refused(f"its errors over {evaluation.count} targets are no finite sums: {', '.join(f'{s:g}' for s in sums)}")
     return evaluation, usage

@@ -12,8 +12,11 @@ from typing import Any
 
 from cellwright.errors import Refused
 from cellwright.federation.contract import Arrays, DpSgd, Evaluation, Instruction, Local, Parcel, Task, Update, Usage, Value
+from cellwright.federation.quality.classification import BINS
 
 WEIGHTS, DELTA, EXTRA = "w/", "d/", "x/"
+_UNREADABLE = (KeyError, TypeError, ValueError, OverflowError, RecursionError)  # what reading a value of any sort can end in
+_MOST_COUNTED = 2**48  # of one bin, so that int64 holds the sum over all owners
 
 
 def prefixed(arrays: Arrays, prefix: str) -> Arrays:
@@ -67,7 +70,7 @@ def instruction_of(parcel: Parcel) -> Instruction:
             local=Local(**local, private=private, frozen=frozen, dp_sgd=DpSgd(**dp) if dp else None),
             extra=under(parcel, EXTRA),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise Refused(f"the message holds no instruction that can be read: {type(error).__name__}: {error}") from None
 
 
@@ -105,7 +108,7 @@ def update_of(parcel: Parcel, delta: Arrays) -> Update:
             usage=usage_of(v),
             extra=under(parcel, EXTRA),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise Refused(f"the reply holds no update that can be read: {type(error).__name__}: {error}") from None
 
 
@@ -122,7 +125,7 @@ def stage(message: Mapping[str, bytes], round_: int) -> Parcel:
 def evaluated(evaluation: Evaluation, usage: Usage) -> Parcel:
     """The reply to "evaluate"."""
     counts = {"positive": json.dumps(evaluation.positive), "negative": json.dumps(evaluation.negative)}
-    return Parcel(values={**asdict(evaluation), **counts, **usage_values(usage)})
+    return Parcel(values={**vars(evaluation), **counts, **usage_values(usage)})
 
 
 def evaluation_of(parcel: Parcel) -> tuple[Evaluation, Usage]:
@@ -134,16 +137,24 @@ def evaluation_of(parcel: Parcel) -> tuple[Evaluation, Usage]:
     v: Mapping[str, Any] = parcel.values
     try:
         absolute, squared, loss = (float(v[name]) for name in ("absolute", "squared", "loss"))
-        positive, negative = (tuple(map(int, json.loads(v.get(name, "[]")))) for name in ("positive", "negative"))
+        positive, negative = (_counts(v.get(name, "[]")) for name in ("positive", "negative"))
         found = Evaluation(str(v["owner"]), v["span"], int(v["count"]), absolute, squared, loss, positive, negative)
         return found, usage_of(v)
-    except (KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise Refused(f"the reply holds no evaluation that can be read: {type(error).__name__}: {error}") from None
+
+
+def _counts(told: str) -> tuple[int, ...]:
+    """Counts by bin of an evaluation; none: it is not of a classification."""
+    counts = tuple(int(count) for count in json.loads(told))
+    if len(counts) not in (0, BINS) or not all(0 <= count <= _MOST_COUNTED for count in counts):
+        raise ValueError(f"counts must be {BINS} or none, each 0 to 2^48")
+    return counts
 
 
 def usage_values(usage: Usage) -> dict[str, Value]:
     """A usage as values of a reply; what is not known stays out: absent is not 0."""
-    return {f"usage/{name}": value for name, value in asdict(usage).items() if value is not None}
+    return {f"usage/{name}": value for name, value in vars(usage).items() if value is not None}
 
 
 def usage_of(values: Mapping[str, Any]) -> Usage:

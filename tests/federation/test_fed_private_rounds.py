@@ -51,7 +51,7 @@ def killed_after(last):
     return die
 
 
-@pytest.mark.parametrize("mechanisms, seen", [(noisy(), 0), (noisy("local_dp"), 4), ((), 4)])
+@pytest.mark.parametrize(("mechanisms", "seen"), [(noisy(), 0), (noisy("local_dp"), 4), ((), 4)])
 def test_updates_that_noise_goes_on_later_are_not_kept_for_models_of_groups(toy, mechanisms, seen):
     """Contribution is measured by sending models of single owners and groups to all owners: central noise would not be in them."""
     kept = []

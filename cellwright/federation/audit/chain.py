@@ -177,8 +177,12 @@ def _fault(line: bytes, index: int, previous: str) -> str:
     body = line[:-_END_BYTES]
     if line[-_END_BYTES:] != _end(hashlib.sha256(body).hexdigest()):
         return "the record is not what was hashed: it was altered"
-    record = json.loads(body + b"}")
-    if record["index"] != index or record["previous"] != previous:
+    try:
+        record = json.loads(body + b"}")
+        place = record["index"], record["previous"]
+    except (ValueError, KeyError, TypeError, RecursionError):  # hashed all the same: anyone can
+        return "the line has a right hash and holds no record: it was written by another"
+    if place != (index, previous):
         return f"here should be record {index}, found record {record['index']}: records were altered, removed, added or moved"
     return ""
 

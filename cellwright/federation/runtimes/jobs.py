@@ -17,7 +17,8 @@ from typing import Any, cast
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from cellwright.errors import FederationError
+from cellwright.errors import FederationError, Refused
+from cellwright.federation.aggregation._contract import Rule
 from cellwright.federation.audit.auditor import Auditor
 from cellwright.federation.audit.log import AuditLog
 from cellwright.federation.audit.rules import Form, Rules
@@ -130,7 +131,7 @@ def _coordinator(
         auditor=auditor,
         signer=signer,
         quality=quality or _policy(f),
-        observe=Observer(made, f.contribution_rounds) if f.contribution and not made.closed_form else None,
+        observe=Observer(made, f.contribution_rounds) if _measurable(job, made) else None,
         **hooks,
         align=partial(_aligned, folder, job.task),
         checkpoint=folder / CHECKPOINT if f.checkpoints else None,
@@ -142,20 +143,33 @@ def _coordinator(
 def _aligned(folder: Path, task: Task, replies: Mapping[str, Parcel]) -> Mapping[str, str]:
     """Hold the owners' metadata against each other; the report is left in the folder. Returns who does not fit, and why."""
     from cellwright.federation.alignment.horizontal import align
-    from cellwright.federation.data.metadata import metadata_of
+    from cellwright.federation.data.metadata import Metadata, metadata_of
 
     if not replies:
         return {}
-    offers = {owner: metadata_of(parcel, sender=owner) for owner, parcel in replies.items()}
+    offers, unread = dict[str, Metadata](), dict[str, str]()
+    for owner, parcel in replies.items():
+        try:
+            offers[owner] = metadata_of(parcel, sender=owner)
+        except Refused as error:  # one owner's, which need not keep the others from training
+            unread[owner] = str(error)
+    if not offers:
+        return unread
     targets = tuple(str(t) for t in cast(list[str], task.problem["targets"]))
     needs = DataNeeds(dataset=task.dataset, targets=targets, cadence_s=cast(float, task.problem["cadence_s"]))
     report = align(offers, needs=needs)
     write_text(folder / ALIGNMENT, report.model_dump_json(indent=2) + "\n")
-    return {o.owner: "; ".join(o.reasons) for o in report.owners if not o.fits}
+    return unread | {o.owner: "; ".join(o.reasons) for o in report.owners if not o.fits}
 
 
 def _policy(f: Federation) -> Policy:
     return Policy(f.target, f.rounds, more_share=f.more_rounds, least_owners=f.least_owners)
+
+
+def _measurable(job: Job, made: Rule) -> bool:
+    """Whether each owner's contribution is asked for and can be told."""
+    f = job.federation
+    return f.contribution and not made.closed_form and len(job.topology.owners) <= f.contribution_owners
 
 
 def _contributions(job: Job, coordinator: Coordinator) -> Mapping[str, Contribution]:
