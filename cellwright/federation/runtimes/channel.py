@@ -122,12 +122,12 @@ class FlowerChannel:
         reached = set(self.nodes())
         ids = {name: node_id for node_id, name in self._names.items() if name in reached}
         here = [name for name in sorted(parcels) if name in ids]
-        messages = [Message(packer.pack(parcels[name]), dst_node_id=ids[name], message_type=type_) for name in here]
-        sizes, at = [wire.size(message.content) for message in messages], self.now()
+        packed = {id(parcel): packer.pack(parcel) for parcel in {id(parcels[n]): parcels[n] for n in here}.values()}
+        sizes = {number: wire.size(records) for number, records in packed.items()}  # most often one goes to many
+        messages = [Message(packed[id(parcels[n])], dst_node_id=ids[n], message_type=type_) for n in here]
+        at = self.now()
         tickets = {name: ticket for name, ticket in zip(here, self._push(messages), strict=True) if ticket}
-        self._sent |= {
-            tickets[name]: _Sent(name, at, bytes_) for name, bytes_ in zip(here, sizes, strict=True) if name in tickets
-        }
+        self._sent |= {ticket: _Sent(name, at, sizes[id(parcels[name])]) for name, ticket in tickets.items()}
         return {name: tickets.get(name) or self._failed(name, LEFT) for name in sorted(parcels)}
 
     def receive(self, tickets: Mapping[str, str], *, until: float, least: int | None = None) -> dict[str, Reply]:

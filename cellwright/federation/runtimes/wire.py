@@ -166,15 +166,14 @@ def copied(records: Any) -> Any:
     """A RecordDict that can be changed without the other noticing: bytes and text are shared, all else is new."""
     out = RecordDict()
     for name, record in records.items():
-        fresh = _fresh if isinstance(record, ArrayRecord) else _fresh_value
-        out[name] = type(record)()
+        own = record.copy()  # its values are known to be in order: Flower checks none of them again
         for key, value in record.items():
-            out[name][key] = fresh(value)
+            if isinstance(value, Array):
+                own[key] = _fresh(value)
+            elif isinstance(value, list):
+                own[key] = list(value)
+        out[name] = own
     return out
-
-
-def _fresh_value(value: Any) -> Any:
-    return list(value) if isinstance(value, list) else value
 
 
 def size(records: Any) -> int:
