@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -96,14 +97,14 @@ class ModelSettings(Section):
     inputs: Literal["site", "patch", "all"] | None = Field(None, description="overrides problem.inputs")
     lags: tuple[Count, ...] | None = Field(None, description="overrides problem.lags")
     options: dict[str, Any] = Field(default_factory=dict, description="the model's own options, by name")
-    learning_rate: Positive | None = None
-    weight_decay: float | None = None
-    batch: Count | None = None
-    loss: Literal["mae", "mse", "huber"] | None = None
-    scaler: Literal["standard", "robust", "log", "none"] | None = None
-    budget_s: Positive | None = None
-    max_epochs: Count | None = None
-    precision: Literal["auto", "32", "bf16"] | None = None
+    learning_rate: Positive | None = Field(None, description="overrides train.learning_rate")
+    weight_decay: float | None = Field(None, description="overrides train.weight_decay")
+    batch: Count | None = Field(None, description="overrides train.batch")
+    loss: Literal["mae", "mse", "huber"] | None = Field(None, description="overrides train.loss")
+    scaler: Literal["standard", "robust", "log", "none"] | None = Field(None, description="overrides train.scaler")
+    budget_s: Positive | None = Field(None, description="overrides train.budget_s")
+    max_epochs: Count | None = Field(None, description="overrides train.max_epochs")
+    precision: Literal["auto", "32", "bf16"] | None = Field(None, description="overrides train.precision")
 
 
 class Train(Section):
@@ -155,10 +156,67 @@ class Search(Section):
     budget_s: Positive = Field(20, description="training time of one trial, seconds")
 
 
+class PartyParams(Section):
+    """What one party of a vertical federation holds."""
+
+    features: tuple[str, ...] = Field((), description="features it holds; the active party has the targets besides")
+    sites: tuple[str, ...] | None = Field(None, description="sites it holds them of; null: all")
+    dataset: str | None = Field(None, description="data set that they are of; null: the run's")
+
+
+PartyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,47}$")]
+
+
+class VerticalParams(Section):
+    """`cellwright federate vertical`: the features lie with one party, the targets with another; history, horizon and split as for all."""
+
+    active: str = Field(description="party that holds the targets")
+    parties: dict[PartyName, PartyParams] = Field(description="all parties, the active one among them", min_length=2)
+    align: Literal["site_time", "time"] = Field(
+        "site_time", description="what the parties' rows have in common: site and time stamp, or the time stamp alone"
+    )
+    segments: tuple[str, ...] = Field((), description="segments of the data set that are used; empty: all rows")
+    model: Literal["gru", "lstm", "tcn", "mlp"] = Field("gru", description="network whose lower part each party has")
+    embedding: Count = Field(32, description="numbers of an embedding, the width of each party's network")
+    epochs: Count = Field(40, description="epochs at most")
+    steps: Count | None = Field(None, description="optimiser steps an epoch; null: all training windows once")
+    batch: Count = Field(256, description="windows a step")
+    learning_rate: Positive = 3e-3
+    patience: Count = Field(8, description="epochs without a better validation loss before it stops as converged")
+    embedding_clip: Positive | None = Field(None, description="longest embedding that leaves a passive party (L2); null: any")
+    embedding_noise: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="standard deviation of the noise on an embedding, in units of embedding_clip; 0: none"
+    )
+    epsilon: Positive | None = Field(
+        None, description="privacy budget of a window's embeddings (δ = 1e-5): no more epochs than it allows; null: no bound"
+    )
+    budget_s: Positive | None = Field(None, description="longest it may train, seconds; null: no limit")
+    deadline_s: Positive = Field(120, description="longest that a message waits for its answer, seconds")
+    compare: bool = Field(True, description="whether the active party also trains alone")
+    pooled: bool = Field(False, description="whether one party that holds everything also trains, as a yardstick")
+
+
+class TransferParams(Section):
+    """`cellwright federate transfer`: a body that the owners of another data set train; steps, batch and the rest as in `federation`."""
+
+    source: str = Field(description="data set whose owners train the body; of the same cadence")
+    source_rounds: Count = Field(20, description="rounds of the source's owners at most")
+    rounds: Count = Field(10, description="rounds of the target's owners at most")
+    frozen_rounds: Annotated[int, Field(ge=0)] = Field(
+        3, description="of these, rounds in which the body stays as it came and all else learns; 0: all learns from the start"
+    )
+    rows: Count | None = Field(None, description="newest rows of the target's training span that are used; null: all")
+    rule: str | None = Field(None, description="aggregation rule of both; null: federation.rule")
+    model: str | None = Field(None, description="network of both; null: federation.model")
+    compare: bool = Field(True, description="whether the target's owners also train from fresh weights, as many rounds")
+
+
 class Federation(Section):
     """Train where the data may not move: candidates `<rule>:<model>` (fedavg:gru), and `cellwright federate`."""
 
-    rule: str = Field("fedavgm", description="aggregation rule of `cellwright federate`; auto: chosen by request, resources and data")
+    rule: str = Field(
+        "fedavgm", description="aggregation rule of `cellwright federate`; auto: chosen by request, resources and data"
+    )
     rule_options: dict[str, Any] = Field(default_factory=dict, description="the rule's own options, by name")
     model: str = Field("gru", description="network that `cellwright federate` trains; auto: chosen likewise")
     owners: Literal["site"] | Count = Field(
@@ -200,8 +258,11 @@ class Federation(Section):
     audit: bool = Field(True, description="whether every message is signed, checked and logged")
     checkpoints: bool = Field(True, description="whether every round can be resumed from")
     contribution: bool = Field(True, description="whether each owner's contribution is measured at the end")
-    contribution_rounds: Count = Field(3, description="rounds, evenly spread, from whose updates it is estimated")
-    contribution_orders: Count = Field(4, description="orders in which owners join, a round, for the Shapley values")
+    contribution_rounds: Count = Field(2, description="rounds, evenly spread, from whose updates it is estimated")
+    contribution_orders: Count = Field(
+        25, description="orders in which owners join, a round, for the Shapley values; as many as owners let each be first"
+    )
+    contribution_owners: Count = Field(64, description="owners above which it is not measured: each order asks all of them often")
     reward_pot: Positive = Field(100.0, description="reward given out in all; it raises an owner's rank when the next are chosen")
     compare: bool = Field(True, description="whether `cellwright federate` also trains each owner alone, and all centrally")
     compare_budget_s: Positive = Field(
@@ -213,6 +274,8 @@ class Federation(Section):
     runtime: Literal["local", "deployed"] = Field("local", description="in this process, or on Flower's SuperLink and SuperNodes")
     address: str = Field("127.0.0.1:9093", description="control address of the SuperLink, for runtime `deployed`")
     database: str | None = Field(None, description="the FMLMS's state, an SQLAlchemy URL; null: SQLite in .cellwright/")
+    vertical: VerticalParams | None = Field(None, description="parties with different features of the same time; null: none")
+    transfer: TransferParams | None = Field(None, description="a network's body from another data set; null: none")
 
 
 class Runner(Section):
@@ -427,18 +490,38 @@ def explain() -> Iterator[tuple[str, str, Any, str]]:
             continue
         for inner, f in type(section).model_fields.items():
             yield f"{key}.{inner}", _type_name(f.annotation), getattr(section, inner), f.description or ""
+            for below, part in _sections_in(f.annotation):
+                yield from _explained(f"{key}.{inner}{below}", part)
+
+
+def _explained(key: str, section: type[Section]) -> Iterator[tuple[str, str, Any, str]]:
+    """Keys of a section within a section; `<name>` stands for a name that the file gives."""
+    for inner, f in section.model_fields.items():
+        default = "required" if f.is_required() else f.get_default(call_default_factory=True)
+        yield f"{key}.{inner}", _type_name(f.annotation), default, f.description or ""
+        for below, part in _sections_in(f.annotation):
+            yield from _explained(f"{key}.{inner}{below}", part)
+
+
+def _sections_in(annotation: Any) -> list[tuple[str, type[Section]]]:
+    """Sections that a type is made of, and what stands before their keys: `Section | None`, `dict[str, Section]`."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [("", annotation)]
+    below = ".<name>" if typing.get_origin(annotation) is dict else ""
+    return [(below + deeper, found) for part in typing.get_args(annotation) for deeper, found in _sections_in(part)]
 
 
 def _type_name(annotation: Any) -> str:
-    if typing.get_origin(annotation) is Annotated:
-        return _type_name(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) is Literal:
-        return " | ".join(str(a) for a in typing.get_args(annotation))
-    return (
-        getattr(annotation, "__name__", str(annotation))
-        if not typing.get_args(annotation)
-        else str(annotation).replace("typing.", "")
-    )
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _type_name(parts[0])
+    if origin is Literal:
+        return " | ".join(str(part) for part in parts)
+    if origin in (types.UnionType, typing.Union):
+        return " | ".join("null" if part is types.NoneType else _type_name(part) for part in parts)
+    if parts:
+        return f"{origin.__name__}[{', '.join('…' if part is ... else _type_name(part) for part in parts)}]"
+    return getattr(annotation, "__name__", str(annotation))
 
 
 def _line_of(path: Path, section: str, key: str) -> str:
@@ -494,16 +577,10 @@ def _explain(error: Any) -> str:
 
 
 def _keys_at(path: Sequence[Any]) -> list[str]:
-    model: Any = Params
+    """The keys that a place in the file has; names that the file gives are passed over."""
+    model: type[BaseModel] = Params
     for part in path:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            break
         field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
-        if field is None:
-            break
-        model = field.annotation
-        if typing.get_origin(model) is dict:
-            model = typing.get_args(model)[1]
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        return [f.alias or n for n, f in model.model_fields.items()]
-    return [f.alias or n for n, f in ModelSettings.model_fields.items()]
+        found = [] if field is None else _sections_in(field.annotation)
+        model = found[0][1] if found else model
+    return [f.alias or n for n, f in model.model_fields.items()]

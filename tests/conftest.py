@@ -297,6 +297,12 @@ def project(tmp_path_factory: pytest.TempPathFactory, server: str) -> Project:
     return make_project(tmp_path_factory.mktemp("project") / "project", server=server)
 
 
+@pytest.fixture(scope="session")
+def another_project(server: str) -> Callable[[Path], Project]:
+    """Makes a project for the tests of one module."""
+    return lambda root: make_project(root / "project", server=server)
+
+
 @pytest.fixture
 def own_project(tmp_path: Path, server: str) -> Project:
     """A project of a test's own."""

@@ -80,6 +80,7 @@ def _result(bed: Bed, made: Plan, outcome: Outcome) -> Federated:
         privacy=[mechanism(name, f.privacy_options.get(name, {})).title for name in f.privacy],
         epsilon=last.epsilon if last else None,
         delta=last.delta if last else None,
+        epsilon_unit=last.epsilon_unit if last else "",
         compression=f.compression,
         up_bytes=sum(o.up_bytes for o in owners),
         down_bytes=sum(o.down_bytes for o in owners),
@@ -91,8 +92,18 @@ def _result(bed: Bed, made: Plan, outcome: Outcome) -> Federated:
         audit_log=f"{JOB}/{log.name}" if verdict else None,
         audit_head=verdict.head if verdict else None,
         data=bed.version,
-        explanation=told(made, bed.fleet),
+        explanation=(*told(made, bed.fleet), *_left_out(bed, made)),
     )
+
+
+def _left_out(bed: Bed, made: Plan) -> tuple[str, ...]:
+    """What was not measured, and why."""
+    f = bed.params.federation
+    if f.contribution and len(made.owners) > f.contribution_owners:
+        return (
+            f"contribution was not measured: {len(made.owners)} owners, at most {f.contribution_owners} (federation.contribution_owners)",
+        )
+    return ()
 
 
 def _owners(bed: Bed, made: Plan, outcome: Outcome) -> list[OwnerResult]:

@@ -147,6 +147,9 @@ class Coordinator:
             self.crew = Crew.of(self._first, self.channel.nodes())
         else:
             self.progress, self.crew = saved.progress, saved.crew
+            known = self.crew.topology
+            if self._first.request != known.request or self._first.version > known.version:
+                self.crew.adopt(self._first)  # planned anew since: another request, or other nodes after a pause
         self.progress.attempt += 1
         self._post.resume(self.progress.attempt)
         self._collector = Collector(self._gatherer, self._judge, self.crew, s)
@@ -268,6 +271,8 @@ class Coordinator:
     def _judged(self) -> Total:
         """Over all owners; of an asynchronous rule only once all have been heard of, since a few are not all."""
         p, here = self.progress, self.crew.peers()
+        if self.rule.timing == "asynchronous":
+            here = tuple(node for node in here if node not in self.crew.empty)  # who has nothing to train on is asked nothing
         if self.rule.timing == "asynchronous" and any(node not in p.latest for node in here):
             return Total(None, None, None, NOTHING_TOLD)
         return total(p.latest[node] for node in here if node in p.latest)
@@ -288,6 +293,7 @@ class Coordinator:
             learning_rate=turn.local.learning_rate,
             epsilon=spent.epsilon if spent else None,
             delta=spent.delta if spent else None,
+            epsilon_unit=spent.unit if spent else "",
             up_bytes=up_bytes,
             down_bytes=down_bytes,
             seconds=seconds,
@@ -314,6 +320,8 @@ class Coordinator:
             if decision.drop:
                 words.append(self._deployment.drop(decision.drop, decision.words or "quality management"))
             if decision.stop is not None:
+                if decision.stop == "target":  # these weights reached it; those with the lowest loss may not
+                    p.best, p.best_rule = p.current, {name: array.copy() for name, array in self.rule.state().items()}
                 p.end(decision.stop, decision.words)
         return "; ".join(w for w in words if w)
 

@@ -43,6 +43,7 @@ class Round(Result):
     learning_rate: float
     epsilon: float | None = None  # privacy budget spent so far
     delta: float | None = None
+    epsilon_unit: str = ""  # whose data it is about
     up_bytes: int
     down_bytes: int
     seconds: float

@@ -42,6 +42,18 @@ def test_an_additive_game_is_told_exactly(gains):
         assert found[node].leave_one_out == pytest.approx(gain, abs=1e-9)
 
 
+def test_who_comes_first_is_drawn_so_that_no_name_is_favoured():
+    nodes = [f"n{i}" for i in range(12)]
+
+    def only_the_first_gains(group: frozenset[str]) -> float:
+        return 1.0 if group else 10.0
+
+    found = [contributions(nodes, only_the_first_gains, rng=np.random.default_rng(seed), permutations=3) for seed in range(40)]
+    often = {node: sum(each[node].shapley > 0 for each in found) for node in nodes}
+    assert sum(often.values()) == 3 * 40  # three orders, three different first ones
+    assert max(often.values()) < 3 * min(often.values()) + 3
+
+
 def test_truncation_saves_evaluations():
     nodes = [f"n{i}" for i in range(8)]
 
