@@ -13,10 +13,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellwright.errors import FederationError
+from cellwright.errors import CellwrightError, FederationError
+from cellwright.federation.at_work import at_work, died
 from cellwright.federation.key import federated
 from cellwright.federation.planning import Plan, enlist, plan, request_of, told
 from cellwright.federation.results import Federated, Round
@@ -95,7 +97,16 @@ def planned(bed: Bed, *, say: Say = lambda _: None) -> Plan:
     with fmlms(bed) as service:
         enlist(service, bed.fleet)
         request = request_of(bed.params, bed.panel.schema, f"{bed.ws.run}-{bed.key}")
-        made = plan(service, request, hierarchical=f.topology == "hierarchy", resumed=before, say=say)
+        made = plan(
+            service,
+            request,
+            hierarchical=f.topology == "hierarchy",
+            resumed=before,
+            nodes=[node.name for node in bed.fleet.nodes],
+            hold=partial(at_work, bed.ws),
+            dead=partial(died, bed.ws),
+            say=say,
+        )
     write_text(path, made.model_dump_json(indent=2) + "\n")
     for line in told(made, bed.fleet):
         say(line)
@@ -108,7 +119,7 @@ def trained(
     """Run the rounds, or go on with them. `start`: the weights to start from; None: fresh ones, from the seed.
 
     Raises:
-        FederationError: the training cannot go on; what was done is kept.
+        FederationError: the training cannot go on; what was done is kept. Or it ended before its first round.
     """
     from cellwright.federation.initial import initial, task_for
 
@@ -118,9 +129,12 @@ def trained(
         while True:
             watch = Watch(service, made, bed, say, on_round)
             try:
-                outcome = _run(bed, made, task, first, watch)
-            except FederationError as error:
-                service.fail(made.request, str(error))
+                with at_work(bed.ws, made.request):
+                    outcome = _run(bed, made, task, first, watch)
+                if not outcome.rounds and outcome.status != "paused":
+                    raise FederationError(f"no round was run, so that there is no model: {outcome.reason}")
+            except CellwrightError as error:
+                give_up(service, made, str(error))
                 raise
             finally:
                 watch.keep()
@@ -128,6 +142,12 @@ def trained(
                 return outcome
             say(f"request  {made.name}: {outcome.reason}")
             made = planned(bed, say=say)
+
+
+def give_up(service: Fmlms, made: Plan, reason: str) -> None:
+    """The request has failed; its client may have cancelled it before."""
+    if service.follow(made.request).status in ("queued", "running", "preempted"):
+        service.fail(made.request, reason)
 
 
 def concluded(bed: Bed, made: Plan, outcome: Outcome) -> tuple[Federated, Forecaster | None]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Literal
 
 from cellwright.errors import FederationError
 from cellwright.federation.contract import Spec
 from cellwright.federation.fleet import Fleet
-from cellwright.federation.management.records import Capacity, Choice, DataNeeds, ServiceRequest, Topology
+from cellwright.federation.management.records import Capacity, Choice, DataNeeds, ServiceRequest, Submitted, Topology
 
 if TYPE_CHECKING:
+    from cellwright.federation.management.scheduling import Start
     from cellwright.federation.management.service import Fmlms
     from cellwright.panel import PanelSchema
     from cellwright.params import Params
@@ -79,6 +81,9 @@ def plan(
     *,
     hierarchical: bool,
     resumed: str | None = None,
+    nodes: Collection[str] | None = None,
+    hold: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
+    dead: Callable[[str], bool] = lambda _: False,
     say: Say = lambda _: None,
     wait_s: float = 3600.0,
 ) -> Plan:
@@ -86,26 +91,19 @@ def plan(
 
     Args:
         resumed: id of the request, where an interrupted run goes on.
+        nodes: those that there are; a request that runs on others is begun anew. None: any.
+        hold: marks a request as being worked on.
+        dead: whether the process that worked on a request is known to be gone; what it held is then free for this one.
         wait_s: longest it waits for nodes that others use.
 
     Raises:
         FederationError: too few nodes are fit, or they were not free in time; says why.
     """
-    submitted = _found(fmlms, resumed) or _again(fmlms, request) or fmlms.submit(request, CLIENT).id
-    until, told = time.monotonic() + wait_s, ""
-    while (start := fmlms.next(only=submitted, any_data=True)) is None:
-        state = fmlms.follow(submitted)
-        if state.status not in ("queued", "preempted"):
-            raise FederationError(f"request '{request.name}' is {state.status}: {state.reason or 'no reason is known'}")
-        others = [r for r in fmlms.requests(status="running") if r.id != submitted]
-        if not others or time.monotonic() > until:
-            fmlms.fail(submitted, state.reason)
-            raise FederationError(state.reason or f"request '{request.name}' found no nodes within {wait_s:g} s")
-        if state.reason != told:
-            told = state.reason
-            say(f"request  {request.name} waits, {state.position or 1}. in the queue: {told or 'others come first'}")
-        time.sleep(_PATIENCE_S)
-    topology = _standing(fmlms, submitted, start.nodes) or fmlms.form(submitted, "hierarchy" if hierarchical else "star")
+    submitted = _found(fmlms, request, resumed, nodes) or fmlms.submit(request, CLIENT).id
+    with hold(submitted):
+        start = _turn(fmlms, submitted, request.name, dead, say, wait_s)
+    kind: Literal["star", "hierarchy"] = "hierarchy" if hierarchical else "star"
+    topology = _standing(fmlms, submitted, start.nodes, kind) or fmlms.form(submitted, kind)
     state = fmlms.follow(submitted)
     return Plan(
         request=submitted,
@@ -115,6 +113,37 @@ def plan(
         choices=fmlms.choices(submitted),
         topology=topology,
     )
+
+
+def _turn(fmlms: Fmlms, submitted: str, name: str, dead: Callable[[str], bool], say: Say, wait_s: float) -> Start:
+    """Wait for it. Requests whose process is gone are taken back once they are in the way."""
+    until, told = time.monotonic() + wait_s, ""
+    while (start := fmlms.next(only=submitted, any_data=True)) is None:
+        state = fmlms.follow(submitted)
+        if state.status not in ("queued", "preempted"):
+            raise FederationError(f"request '{name}' is {state.status}: {state.reason or 'no reason is known'}")
+        if _cleared(fmlms, submitted, dead):
+            continue
+        others = [r for r in fmlms.requests(status="running") if r.id != submitted]
+        if not others or time.monotonic() > until:
+            fmlms.fail(submitted, state.reason)
+            raise FederationError(state.reason or f"request '{name}' found no nodes within {wait_s:g} s")
+        if state.reason != told:
+            told = state.reason
+            say(f"request  {name} waits, {state.position or 1}. in the queue: {told or 'others come first'}")
+        time.sleep(_PATIENCE_S)
+    return start
+
+
+def _cleared(fmlms: Fmlms, submitted: str, dead: Callable[[str], bool]) -> bool:
+    """Take back requests of processes that are gone; whether there were any."""
+    active = [r for r in fmlms.requests(CLIENT) if r.status in ("queued", "running", "preempted") and r.id != submitted]
+    gone = [r.id for r in active if dead(r.id)]
+    for request in gone:
+        fmlms.cancel(
+            request, CLIENT, "the process that worked on it is gone, and others need the nodes; the same command resumes it"
+        )
+    return bool(gone)
 
 
 def told(plan: Plan, fleet: Fleet) -> tuple[str, ...]:
@@ -139,21 +168,25 @@ def _owner(fleet: Fleet, name: str) -> bool:
     return any(node.name == name and "data_owner" in node.roles for node in fleet.nodes)
 
 
-def _found(fmlms: Fmlms, request: str | None) -> str | None:
-    """A request that was begun and can go on."""
-    if request is None:
-        return None
-    known: Sequence[str] = [r.id for r in fmlms.requests(CLIENT) if r.status in ("queued", "running", "preempted")]
-    return request if request in known else None
-
-
-def _standing(fmlms: Fmlms, request: str, owners: Sequence[str]) -> Topology | None:
-    """The topology that the request has already, where it is for these owners."""
-    made = fmlms.topologies(request)
-    return made[-1] if made and sorted(made[-1].owners) == sorted(owners) else None
-
-
-def _again(fmlms: Fmlms, request: ServiceRequest) -> str | None:
-    """The same request of a process that was killed: it goes on."""
+def _found(fmlms: Fmlms, request: ServiceRequest, resumed: str | None, nodes: Collection[str] | None) -> str | None:
+    """The request of a process that was interrupted, which goes on; one that asked for something else, or for nodes that are gone,
+    is taken back."""
     active = [r for r in fmlms.requests(CLIENT) if r.status in ("queued", "running", "preempted")]
-    return next((r.id for r in active if r.request.name == request.name), None)
+    for submitted in (r for r in active if r.id == resumed or r.request.name == request.name):
+        if submitted.request == request and (nodes is None or _reserved(fmlms, submitted) <= set(nodes)):
+            return submitted.id
+        fmlms.cancel(submitted.id, CLIENT, "asked for anew, with other parameters or nodes")
+    return None
+
+
+def _reserved(fmlms: Fmlms, submitted: Submitted) -> set[str]:
+    """Owners that a request runs on."""
+    start = fmlms.next(only=submitted.id) if submitted.status == "running" else None
+    return set(start.nodes) if start else set()
+
+
+def _standing(fmlms: Fmlms, request: str, owners: Sequence[str], kind: str) -> Topology | None:
+    """The topology that the request has already, where it is one of that kind for these owners."""
+    made = fmlms.topologies(request)
+    fits = bool(made) and made[-1].kind == kind and sorted(made[-1].owners) == sorted(owners)
+    return made[-1] if fits else None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cellwright.federation.contract import Arrays
     from cellwright.federation.federate import Bed
     from cellwright.federation.results import Federated, Round
+    from cellwright.federation.rounds import Outcome
     from cellwright.forecaster import Forecaster
     from cellwright.training.candidates import Candidate
 
@@ -97,6 +98,7 @@ def _own_models(bed: Bed, say: Say) -> None:
         return
     made = whole.planned(bed, say=say)
     outcome = whole.trained(bed, made, say=say, on_round=lambda record: say(_line(record.model_dump())))
+    _whole(bed.key, outcome)
     whole.concluded(bed, made, outcome)
 
 
@@ -131,6 +133,7 @@ def federated_training(
             on_epoch({"epoch": float(record.round), "validation_loss": record.validation_loss})
 
     outcome = federate.trained(bed, made, start=start, say=say, on_round=on_round)
+    _whole(candidate.key, outcome)
     found, forecaster = federate.concluded(bed, made, outcome)
     write_text(bed.folder / "history.jsonl", "".join(json.dumps(line) + "\n" for line in history(outcome.rounds)))
     if forecaster is None:
@@ -139,6 +142,18 @@ def federated_training(
             "federation.share_scalers to true, or use `cellwright federate`, which reports owner by owner"
         )
     return _record(candidate, found, outcome.rounds, forecaster, warm_start), forecaster
+
+
+def _whole(key: str, outcome: Outcome) -> None:
+    """Whether a training came to its end; one that was taken back is no candidate.
+
+    Raises:
+        FederationError: its client cancelled it.
+    """
+    if outcome.status == "stopped":
+        raise FederationError(
+            f"{key} was stopped after {len(outcome.rounds)} rounds: {outcome.reason}; nothing is published, the same command goes on"
+        )
 
 
 def _start(folder: Path) -> Arrays:

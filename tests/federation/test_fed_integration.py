@@ -1,0 +1,126 @@
+"""What happens between the parts of a federation: other requests beside it, other parameters, interruptions, ends without a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cellwright.errors import FederationError, TrainingError
+from cellwright.federation import federate
+from cellwright.federation.results import Federated, Round
+from cellwright.panel import Panel
+from cellwright.steps.train import train
+from cellwright.workspace import Workspace
+
+KEY = "fedavg:gru"
+
+
+@pytest.fixture
+def ws(tmp_path, panel) -> Workspace:
+    ws = Workspace(tmp_path, "run")
+    panel.save(ws.panel("tiny"))
+    return ws
+
+
+@pytest.fixture
+def plain(make_params):
+    """Parameters without the measuring of contributions, and further ones of the federation."""
+    return lambda **more: make_params(federation={"contribution": False, **more})
+
+
+def interrupted(params, ws, key=KEY, *, after=1) -> None:
+    def stop(line: dict[str, float]) -> None:
+        if line["epoch"] == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(params, ws, key, on_epoch=stop)
+
+
+def result(ws, key=KEY) -> Federated:
+    return Federated.read(ws.candidate(key) / federate.RESULT)
+
+
+def requests(params, ws, key=KEY):
+    with federate.fmlms(federate.bed(params, ws, key)) as service:
+        return service.requests()
+
+
+def test_a_request_of_a_dead_process_gives_way_to_one_that_needs_its_nodes(ws, plain):
+    nodes = [f"- {{name: {n}, roles: [data_owner], capacity: {{cpus: 1}}}}" for n in ("north", "east", "south", "west")]
+    cloud = "- {name: cloud, roles: [coordinator], layer: cloud, security: 5, capacity: {cpus: 8}}"
+    (ws.root / "nodes.yaml").write_text("\n".join(["nodes:", cloud, *nodes]))
+    params = plain(nodes="nodes.yaml")
+    interrupted(params, ws)
+    other = replace(ws, run="other")
+    train(params, other, KEY)
+    statuses = {r.request.name: r.status for r in requests(params, ws)}
+    assert statuses == {"run-fedavg:gru": "cancelled", "other-fedavg:gru": "finished"}
+    assert train(params, ws, KEY).epochs == 3  # and goes on where it was
+    assert [r.status for r in requests(params, ws)].count("finished") == 2
+
+
+def test_other_owners_under_the_same_name_begin_anew(ws, plain):
+    interrupted(plain(), ws)
+    train(plain(owners=2), ws, KEY)
+    assert len(result(ws).owners) == 2
+
+
+def test_another_topology_under_the_same_name_is_built(ws, plain):
+    interrupted(plain(), ws)
+    train(plain(topology="hierarchy", regions=2), ws, KEY)
+    assert result(ws).topology["kind"] == "hierarchy"
+
+
+def test_a_training_that_failed_goes_on_as_its_new_request(ws, plain):
+    params = plain()
+    bed = federate.bed(params, ws, KEY)
+
+    def fail(record: Round) -> None:
+        if record.round == 2:
+            raise FederationError("the disk is full")
+
+    with pytest.raises(FederationError, match="disk"):
+        federate.trained(bed, federate.planned(bed), on_round=fail)
+    made = federate.planned(bed)
+    outcome = federate.trained(bed, made)
+    assert len(outcome.rounds) == 3
+    assert outcome.topology.request == made.request
+
+
+def test_an_owner_without_data_does_not_keep_an_asynchronous_training_from_being_judged(tmp_path, panel, plain):
+    values = panel.values("traffic").copy()
+    values[:, 2] = np.nan
+    ws = Workspace(tmp_path, "run")
+    Panel.from_arrays(panel.schema, {"traffic": values, "users": panel.values("users")}).save(ws.panel("tiny"))
+    trained = train(plain(rounds=4), ws, "fedbuff:gru")
+    assert trained.validation_loss is not None
+
+
+def test_a_training_that_its_client_cancelled_is_no_candidate(ws, plain):
+    params = plain()
+
+    def cancel(line: dict[str, float]) -> None:
+        with federate.fmlms(federate.bed(params, ws, KEY)) as service:
+            service.cancel(next(r.id for r in service.requests() if r.status == "running"))
+
+    with pytest.raises(TrainingError, match=r"stopped after 1 rounds.*cancelled by its client"):
+        train(params, ws, KEY, on_epoch=cancel)
+    assert train(params, ws, KEY).epochs == 3  # asked for again, it goes on
+
+
+def test_a_budget_that_allows_no_round_makes_no_model(ws, plain):
+    tight = {"central_dp": {"noise_multiplier": 0.3, "epsilon": 0.01}}
+    params = plain(privacy=["central_dp"], privacy_options=tight)
+    with pytest.raises(TrainingError, match=r"no round was run.*privacy budget"):
+        train(params, ws, KEY)
+    assert [r.status for r in requests(params, ws)] == ["failed"]
+
+
+def test_the_model_that_reached_its_target_is_the_one_that_is_kept(ws, plain):
+    bed = federate.bed(plain(target={"mae": 1e9}), ws, KEY)
+    outcome = federate.trained(bed, federate.planned(bed))
+    assert (outcome.status, len(outcome.rounds)) == ("target", 1)
+    assert all(e.count for e in outcome.evaluations.values())
