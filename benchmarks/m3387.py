@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_name("m3387_mutations.yaml")
 PARTS = ("cellwright", "examples", "flows", "models", "tasks", "tests", "params.yaml", "pyproject.toml")
 TIMEOUT_S = 180.0
+PLUGINS = ("xdist", "pytest_timeout", "_hypothesis_pytestplugin")  # that the tests need; each other one costs a start its time
 PASSED, FAILED = 0, 1  # pytest's exit codes; all others mean that the tests did not run as they should
 
 
@@ -71,24 +72,27 @@ def mutations() -> list[Mutation]:
 
 
 def copied(target: Path) -> Path:
-    """The parts of the tree that the tests need."""
+    """The parts of the tree that the tests need, with their byte code."""
     for part in PARTS:
         if (ROOT / part).is_dir():
             shutil.copytree(ROOT / part, target / part)
         else:
             shutil.copy2(ROOT / part, target / part)
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "cellwright", "models", "flows"], cwd=target, check=True)
     return target
 
 
 def environment(tree: Path) -> dict[str, str]:
     """The copy comes before the installed package; no byte code of a mutated module is left for the next."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "CELLWRIGHT_"))}
-    return {**clean, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    ours = {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return {**clean, **ours, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def run(tree: Path, tests: Iterable[str]) -> tuple[int, str]:
     """Exit code of pytest in a copy, and the last of what it said; -1: it took too long."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line", *tests]
+    plugins = [word for name in PLUGINS for word in ("-p", name)]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *plugins, "--tb=line", *tests]
     try:
         done = subprocess.run(
             command, cwd=tree, env=environment(tree), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
