@@ -41,10 +41,11 @@ class NodeApp(ClientApp):
 
     def _answer(self, message: Any, context: Any) -> Any:
         try:
-            state = self._memory.load(context)
             kind, parcel = kind_of(message.metadata.message_type), wire.unpack(message.content)
-            reply = wire.pack(self._node_factory(context).answer(kind, parcel, state))
-            self._memory.save(context, state)
+            with self._memory.held(context):
+                state = self._memory.load(context)
+                reply = wire.pack(self._node_factory(context).answer(kind, parcel, state))
+                self._memory.save(context, state)
         except CellwrightError as error:  # in words, to the coordinator; nothing of the message is kept
             return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(error)), reply_to=message)
         return Message(reply, reply_to=message)

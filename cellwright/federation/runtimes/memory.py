@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +23,10 @@ from cellwright.files import explained, write_bytes
 class Memory(Protocol):
     """`context` is Flower's: of the run, and of the node."""
 
+    def held(self, context: Any) -> AbstractContextManager[None]:
+        """From `load` to `save` nobody else reads or writes it."""
+        ...
+
     def load(self, context: Any) -> NodeState:
         """What was saved last; empty at first."""
         ...
@@ -32,6 +39,10 @@ class Memory(Protocol):
 class ContextMemory:
     """In Flower's own Context, which lives as long as the node's process."""
 
+    def held(self, context: Any) -> AbstractContextManager[None]:
+        """See Memory; a Context is one message's."""
+        return nullcontext()
+
     def load(self, context: Any) -> NodeState:
         """See Memory."""
         return _state_of(context.state)
@@ -43,6 +54,18 @@ class ContextMemory:
 
 class FolderMemory:
     """In the node's own folder (its configuration's `node`), one file a request: a SuperNode started again goes on with what it knew."""
+
+    @contextmanager
+    def held(self, context: Any) -> Iterator[None]:
+        """See Memory. A SuperNode answers each message in a process of its own, several at once: of two that began from the same state,
+        the later would undo the earlier, and both would seal under the same masks, whose difference is that of the vectors."""
+        path = _file(context).with_suffix(".lock")
+        with explained(path):
+            _private_folder(path.parent)
+            file = path.open("ab")
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, also by a kill
+            yield
 
     def load(self, context: Any) -> NodeState:
         """See Memory.
@@ -64,8 +87,7 @@ class FolderMemory:
         """See Memory."""
         path = _file(context)
         with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path.parent.chmod(0o700)  # it may hold keys
+            _private_folder(path.parent)
         write_bytes(path, recorddict_to_proto(_records_of(state)).SerializeToString())
 
 
@@ -73,6 +95,11 @@ def _file(context: Any) -> Path:
     """The file of a run's request: `request` may be any text, so its digest names the file."""
     name = hashlib.sha256(str(context.run_config.get("request", "")).encode()).hexdigest()[:32]
     return Path(str(context.node_config["node"])) / "memory" / f"{name}.state"
+
+
+def _private_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)  # it may hold keys
 
 
 def _records_of(state: NodeState) -> Any:
