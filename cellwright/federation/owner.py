@@ -74,8 +74,8 @@ class DataOwner:
         if handler is None:
             raise Refused(f"a data owner does not answer '{kind[:40]}'; it answers {', '.join(handlers)} and {STAGE}<name>")
         request = self._request(kind, parcel, state)
-        self._check_sender(parcel, state, request)
-        return self._signed(handler(parcel, state), state, request)
+        self._check_sender(kind, parcel, state, request)
+        return self._signed(kind, handler(parcel, state), state, request)
 
     def _request(self, kind: str, parcel: Parcel, state: NodeState) -> str:
         """The request that the message must be of; metadata may be asked for by any."""
@@ -87,25 +87,25 @@ class DataOwner:
             raise Refused(f"{self.name}: no task is deployed here; send 'deploy' before '{kind}'")
         return task_from(state.blobs[_TASK]).request
 
-    def _check_sender(self, parcel: Parcel, state: NodeState, request: str) -> None:
-        """Signed by the coordinator, of this request, and newer than all before."""
+    def _check_sender(self, kind: str, parcel: Parcel, state: NodeState, request: str) -> None:
+        """Signed by the coordinator, of this request and kind, and newer than all before."""
         if self.kit.coordinator_key is None:
             return
         from cellwright.federation.audit.signing import newer, verify
 
         verify(parcel, self.kit.coordinator_key)
         seen: dict[str, int] = json.loads(state.blobs.get(_SEEN, b"{}"))
-        seen[request] = newer(parcel.values, seen.pop(request, -1), request=request)
+        seen[request] = newer(parcel.values, seen.pop(request, -1), request=request, kind=kind)
         state.blobs[_SEEN] = json.dumps(dict(list(seen.items())[-_REQUESTS_KEPT:])).encode()
 
-    def _signed(self, reply: Parcel, state: NodeState, request: str) -> Parcel:
+    def _signed(self, kind: str, reply: Parcel, state: NodeState, request: str) -> Parcel:
         if self.kit.signer is None:
             return reply
         sequence = max(
             int(state.blobs.get(_SENT, b"0")) + 1, time.time_ns() // 1000
         )  # above all before, also where a state was lost
         state.blobs[_SENT] = str(sequence).encode()
-        return self.kit.signer.sign(reply, sender=self.name, sequence=sequence, request=request)
+        return self.kit.signer.sign(reply, sender=self.name, sequence=sequence, request=request, kind=kind)
 
     def _deploy(self, parcel: Parcel, state: NodeState) -> Parcel:
         """Hold the task against the data, and keep it; what was kept of a task before goes, unless it is the same one again."""

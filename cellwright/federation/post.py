@@ -52,7 +52,7 @@ class Post:
         """One parcel to each node; one that several nodes get is signed once. Returns a ticket a node."""
         if not parcels:
             return {}
-        signed = self._signed(parcels)
+        signed = self._signed(kind, parcels)
         if self.auditor is not None:
             for node, parcel in signed.items():
                 self.auditor.sent(kind, node, parcel, round_=round_)
@@ -91,12 +91,13 @@ class Post:
         self.late(kind, sorted(set(tickets) - {*answers.parcels, *answers.refused, *answers.failed}))
         return answers
 
-    def _signed(self, parcels: Mapping[str, Parcel]) -> Mapping[str, Parcel]:
+    def _signed(self, kind: str, parcels: Mapping[str, Parcel]) -> Mapping[str, Parcel]:
         if self.signer is None:
             return parcels
         done: dict[int, Parcel] = {}
         for parcel in parcels.values():
             if id(parcel) not in done:
                 self.sequence += 1
-                done[id(parcel)] = self.signer.sign(parcel, sender=self.sender, sequence=self.sequence, request=self.request)
+                told = {"sender": self.sender, "request": self.request, "kind": kind}
+                done[id(parcel)] = self.signer.sign(parcel, sequence=self.sequence, **told)
         return {node: done[id(parcel)] for node, parcel in parcels.items()}

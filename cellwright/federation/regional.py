@@ -119,12 +119,12 @@ class RegionalCoordinator:
         if kind not in handlers:
             raise Refused(f"the coordinator of a region does not answer '{kind[:40]}'; it answers {', '.join(handlers)}")
         task = self._task(kind, parcel, state)
-        self._check_sender(parcel, state, task.request)
+        self._check_sender(kind, parcel, state, task.request)
         _recall(self.channel, state)
         region = self._region(kind, parcel, state, task)
         reply = handlers[kind](parcel, state, region)
         _memorise(self.channel, state)
-        return self._signed(reply, region, task.request)
+        return self._signed(kind, reply, region, task.request)
 
     def _task(self, kind: str, parcel: Parcel, state: NodeState) -> Task:
         if kind == "deploy":
@@ -133,20 +133,21 @@ class RegionalCoordinator:
             raise Refused(f"{self.name}: no task is deployed here; send 'deploy' before '{kind}'")
         return Task.model_validate_json(state.blobs[_TASK])
 
-    def _check_sender(self, parcel: Parcel, state: NodeState, request: str) -> None:
+    def _check_sender(self, kind: str, parcel: Parcel, state: NodeState, request: str) -> None:
         if self.coordinator_key is None:
             return
         from cellwright.federation.audit.signing import newer, verify
 
         verify(parcel, self.coordinator_key)
-        state.blobs[_SEEN] = str(newer(parcel.values, int(state.blobs.get(_SEEN, b"-1")), request=request)).encode()
+        last = int(state.blobs.get(_SEEN, b"-1"))
+        state.blobs[_SEEN] = str(newer(parcel.values, last, request=request, kind=kind)).encode()
 
-    def _signed(self, reply: Parcel, region: _Region, request: str) -> Parcel:
+    def _signed(self, kind: str, reply: Parcel, region: _Region, request: str) -> Parcel:
         """Sequences of what it sends up and down are one row, so each is above all before."""
         if self.signer is None:
             return reply
         region.post.sequence += 1
-        return self.signer.sign(reply, sender=self.name, sequence=region.post.sequence, request=request)
+        return self.signer.sign(reply, sender=self.name, sequence=region.post.sequence, request=request, kind=kind)
 
     def _region(self, kind: str, parcel: Parcel, state: NodeState, task: Task) -> _Region:
         topology = self._topology(kind, parcel, state, task)

@@ -361,19 +361,20 @@ def test_only_the_coordinators_fresh_messages_are_answered_and_replies_are_signe
     coordinator, mallory, own = Signer.generate(), Signer.generate(), Signer.generate()
     owner = Asked(owner_folders, task, OwnerKit(signer=own, coordinator_key=coordinator.public), deploy=False)
 
-    def signed(parcel, sequence, by=coordinator, request="r1"):
-        return by.sign(parcel, sender="cloud", sequence=sequence, request=request)
+    def signed(parcel, sequence, by=coordinator, request="r1", kind=""):
+        return by.sign(parcel, sender="cloud", sequence=sequence, request=request, kind=kind)
 
     reply = owner.answer("deploy", signed(messages.deploy(task), 1))
     verify(reply, own.public)
     train_parcel = messages.train(Instruction(1, owner.start, LOCAL))
     again = owner.answer("train", signed(train_parcel, 2))
     assert again.values["sequence"] > reply.values["sequence"]
-    assert (again.values["sender"], again.values["request"]) == ("north", "r1")
+    assert [again.values[name] for name in ("sender", "request", "kind")] == ["north", "r1", "train"]
     for parcel, why in (
         (signed(train_parcel, 2), "replay"),
         (signed(train_parcel, 3, by=mallory), "forged"),
         (signed(train_parcel, 3, request="r2"), "of request 'r2'"),
+        (signed(train_parcel, 3, kind="evaluate"), "passed off as another"),
         (train_parcel, "not signed"),
     ):
         with pytest.raises(Refused, match=why):

@@ -90,6 +90,16 @@ def test_a_replay_and_a_message_of_another_request_are_refused():
             newer({**SIGNED.values, "sequence": wrong}, 6, request="r1")
 
 
+def test_a_message_that_is_passed_off_as_one_of_another_kind_is_refused():
+    told = SIGNER.sign(PARCEL, sender="a", sequence=7, request="r1", kind="evaluate")
+    assert newer(told.values, 6, request="r1", kind="evaluate") == 7
+    with pytest.raises(Refused, match="signed as 'evaluate' and came as 'train'"):
+        newer(told.values, 6, request="r1", kind="train")
+    without = replace(told, values={name: value for name, value in told.values.items() if name != "kind"})
+    with pytest.raises(Refused, match="forged, or altered"):
+        verify(without, SIGNER.public)
+
+
 def test_a_key_is_kept_in_a_file_that_only_its_owner_reads(tmp_path):
     path = tmp_path / "keys" / "node.key"
     SIGNER.save(path)

@@ -206,7 +206,7 @@ class Auditor:
             before = (
                 message.kind == "metadata" and values.get("request") == ""
             )  # they may be asked for before any task is deployed
-            known.sequence = newer(values, known.sequence, request="" if before else self.request)
+            known.sequence = newer(values, known.sequence, request="" if before else self.request, kind=message.kind)
 
     def _median(self, norms: Mapping[str, float]) -> float | None:
         """Of these and of what others last sent, in this round or the one before; None: too few."""

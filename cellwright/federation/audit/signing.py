@@ -1,7 +1,8 @@
 """Ed25519 signatures over whole parcels (RFC 8032): who sent it, for which request, in which order (M.3387 9.4, 10.1).
 
-A signed parcel holds three more values, `sender`, `sequence` and `request`, and the blob `signature` over the digest of everything
-else. Altering any of it breaks the signature. A copy of an older parcel carries an older sequence: `newer` finds it.
+A signed parcel holds four more values, `sender`, `sequence`, `request` and `kind`, and the blob `signature` over the digest of
+everything else. Altering any of it breaks the signature. A copy of an older parcel carries an older sequence, one that is passed off
+as a message of another kind its own: `newer` finds both.
 """
 
 from __future__ import annotations
@@ -59,9 +60,10 @@ class Signer:
         """
         write_secret(path, self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), _WHAT)
 
-    def sign(self, parcel: Parcel, *, sender: str, sequence: int, request: str) -> Parcel:
-        """The parcel with `sender`, `sequence` (higher than in any parcel before) and `request` in it, signed."""
-        told = replace(parcel, values={**parcel.values, "sender": sender, "sequence": sequence, "request": request})
+    def sign(self, parcel: Parcel, *, sender: str, sequence: int, request: str, kind: str = "") -> Parcel:
+        """The parcel with `sender`, `sequence` (above that of any parcel before), `request` and, where it is told, `kind`, signed."""
+        of_kind = {"kind": kind} if kind else {}
+        told = replace(parcel, values={**parcel.values, "sender": sender, "sequence": sequence, "request": request, **of_kind})
         return replace(told, blobs={**told.blobs, SIGNATURE: self._key.sign(_PURPOSE + told.digest(without=SIGNATURE))})
 
     def sign_bytes(self, content: bytes) -> bytes:
@@ -95,11 +97,11 @@ def verified(signature: bytes, content: bytes, public_key: str | bytes) -> bool:
     return True
 
 
-def newer(values: Mapping[str, Value], last: int, *, request: str) -> int:
-    """The sequence of a verified parcel's values, if it is above `last` and the parcel is of this request.
+def newer(values: Mapping[str, Value], last: int, *, request: str, kind: str = "") -> int:
+    """The sequence of a verified parcel's values, if it is above `last` and the parcel is of this request and not of another kind.
 
     Raises:
-        Refused: a replay, or of another request.
+        Refused: a replay, of another request, or signed as a message of another kind.
     """
     sequence = values.get("sequence")
     if not isinstance(sequence, int) or isinstance(sequence, bool):
@@ -107,6 +109,10 @@ def newer(values: Mapping[str, Value], last: int, *, request: str) -> int:
     if values.get("request") != request:
         raise Refused(
             f"the message is of request {str(values.get('request'))[:40]!r}, this one is {request!r}: it was sent elsewhere"
+        )
+    if kind and values.get("kind", kind) != kind:
+        raise Refused(
+            f"the message was signed as '{str(values.get('kind'))[:40]}' and came as '{kind[:40]}': it was passed off as another"
         )
     if sequence <= last:
         raise Refused(f"the message has sequence {sequence}, after {last} was seen: it is a replay of an older one")
