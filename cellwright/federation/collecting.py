@@ -108,7 +108,11 @@ class Collector:
         collected.updates = gatherer.taken(replies, turn.round, turn.ledger, late_counts=False)
         parcels = {u.owner: parcel for u in collected.updates if (parcel := replies[u.owner].parcel) is not None}
         assert collected.like is not None
-        collected.total = sealed.after(parcels, collected.like)
+        unfit = sealed.unfit(parcels, collected.like)
+        for owner, why in unfit.items():
+            turn.ledger.left_out(owner, "refused", why)
+        collected.updates = tuple(u for u in collected.updates if u.owner not in unfit)
+        collected.total = sealed.after({o: parcel for o, parcel in parcels.items() if o not in unfit}, collected.like)
 
     def _chosen(self, turn: Turn) -> tuple[str, ...]:
         s, rule = self.settings, self.gatherer.rule

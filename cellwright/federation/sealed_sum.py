@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cellwright.errors import FederationError
+from cellwright.errors import FederationError, Refused
 from cellwright.federation import messages
 from cellwright.federation.aggregation._contract import Rule
 from cellwright.federation.contract import Arrays, Parcel, Update, Usage
@@ -111,6 +111,16 @@ class SealedRound:
         for stage in self.mechanism.before:
             self._stage(stage)
         return self.owners
+
+    def unfit(self, sealed: Mapping[str, Parcel], like: Arrays) -> dict[str, str]:
+        """Owners whose sealed vector cannot be one, and why; they count as gone, like those whose vector never came."""
+        found = {}
+        for owner, parcel in sealed.items():
+            try:
+                self.side.check(owner, _message(parcel), length(like))
+            except Refused as refusal:
+                found[owner] = str(refusal)
+        return found
 
     def after(self, sealed: Mapping[str, Parcel], like: Arrays) -> np.ndarray:
         """The sum of the sealed vectors that came, (values + 1,) float64."""

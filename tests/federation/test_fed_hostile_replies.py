@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from cellwright.errors import FederationError
+from cellwright.federation import privacy
 from cellwright.federation.aggregation import rule
 from cellwright.federation.audit.chain import verify_log
 from cellwright.federation.audit.log import AuditLog, Record
@@ -77,3 +79,28 @@ def test_a_line_with_a_right_hash_that_is_no_record_is_a_fault_not_a_crash(tmp_p
     assert "holds no record" in found.reason
     with pytest.raises(FederationError, match="cannot be continued"):
         AuditLog.open(path, signer)
+
+
+@pytest.mark.parametrize("name", ["secure_aggregation", "ckks"])
+def test_a_sealed_vector_that_is_none_leaves_out_its_owner_and_not_the_round(toy, name):
+    seal = (privacy.mechanism(name),)
+
+    class Hostile(toy.Puller):
+        def answer(self, asked, parcel, state):
+            reply = super().answer(asked, parcel, state)
+            return replace(reply, blobs={k: b"x" + blob for k, blob in reply.blobs.items()}) if asked == "train" else reply
+
+    def run(last):
+        nodes = {n: toy.Puller(n, float(i), mechanisms=seal) for i, n in enumerate("abc")} | last
+        topology = toy.star(sorted(nodes))
+        made = Coordinator(
+            open_channel(nodes), toy.TASK, rule("fedavg"), toy.settings(rounds=1), mechanisms=seal, codec=codec("none"), topology=topology
+        )  # fmt: skip
+        return made.run(toy.initial())
+
+    found = run({"d": Hostile("d", 9.0, mechanisms=seal)})
+    said = {entry.owner: entry for entry in found.rounds[0].owners}
+    assert [said[n].outcome for n in "abcd"] == ["counted"] * 3 + ["refused"]
+    assert said["d"].reason
+    for array_name, array in run({}).arrays.items():
+        np.testing.assert_allclose(found.arrays[array_name], array, atol=1e-5)

@@ -96,19 +96,29 @@ def _add(total: list[Any], chunks: list[Any], owner: str) -> None:
         ) from None
 
 
+def parts(vector: bytes, length: int) -> dict[str, bytes]:
+    """The parts of a packed vector of `length` values, as far as they can be checked unread.
+
+    Raises:
+        Refused: others than there must be.
+    """
+    found = unpacked(vector)
+    count = -(-length // SLOTS)
+    if sorted(found) != [f"{i:08d}" for i in range(len(found))] or any(len(part) > MOST_BYTES for part in found.values()):
+        raise Refused(f"an encrypted vector has parts of other names, or of over {MOST_BYTES} bytes")
+    if len(found) != count:
+        raise Refused(f"an encrypted vector has {len(found)} parts, expected {count} for {length} values")
+    return found
+
+
 def loaded(context: Any, vector: bytes, length: int) -> list[Any]:
     """The ciphertexts of a packed vector of `length` values, checked."""
     import tenseal
 
-    parts = unpacked(vector)
-    count = -(-length // SLOTS)
-    if sorted(parts) != [f"{i:08d}" for i in range(len(parts))] or any(len(part) > MOST_BYTES for part in parts.values()):
-        raise Refused(f"an encrypted vector has parts of other names, or of over {MOST_BYTES} bytes")
-    if len(parts) != count:
-        raise Refused(f"an encrypted vector has {len(parts)} parts, expected {count} for {length} values")
+    found = parts(vector, length)
     sizes = [min(SLOTS, length - at) for at in range(0, length, SLOTS)]
     try:
-        chunks = [tenseal.ckks_vector_from(context, parts[name]) for name in sorted(parts)]
+        chunks = [tenseal.ckks_vector_from(context, found[name]) for name in sorted(found)]
     except (ValueError, RuntimeError) as error:
         raise Refused(f"an encrypted vector cannot be read: {error}; both sides must run the same version") from None
     if [chunk.size() for chunk in chunks] != sizes:

@@ -93,6 +93,13 @@ class CoordinatorSide(ABC):
             FederationError: fewer are left than the threshold.
         """
 
+    def check(self, owner: str, message: Message, length: int) -> None:  # noqa: B027 - by default `collect` sees it
+        """Whether a sealed vector can be one of `length` values; before `collect`, so that one owner cannot spoil the round of all.
+
+        Raises:
+            Refused: it cannot.
+        """
+
     @abstractmethod
     def collect(self, sealed: Mapping[str, Message], length: int) -> None:
         """The sealed vectors of the owners whose update came."""

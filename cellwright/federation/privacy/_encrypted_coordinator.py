@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellwright.errors import FederationError
+from cellwright.errors import FederationError, Refused
 from cellwright.federation.privacy import _ciphertexts
 from cellwright.federation.privacy._contract import CoordinatorSide, Message
 from cellwright.federation.privacy._envelopes import KEY_BYTES, packed
@@ -100,6 +100,13 @@ class Coordinator(CoordinatorSide):
             raise FederationError(
                 f"CKKS: only {found} of {len(self.owners)} owners {what}, at least {self.options.least} are needed; lengthen the deadline"
             )
+
+    def check(self, owner: str, message: Message, length: int) -> None:
+        """See CoordinatorSide; what of it is no ciphertext is found only when they are added."""
+        try:
+            _ciphertexts.parts(message.get("encrypted", b""), length)
+        except Refused as error:
+            raise Refused(f"'{owner}': {error}") from None
 
     def collect(self, sealed: Mapping[str, Message], length: int) -> None:
         """The encrypted vectors that came, each of `length` values; they are added at once.

@@ -110,6 +110,12 @@ class Coordinator(CoordinatorSide):
                 "deadline, or lower privacy_options.secure_aggregation.threshold"
             )
 
+    def check(self, owner: str, message: Message, length: int) -> None:
+        """See CoordinatorSide."""
+        found = len(message.get("masked", b"")) / 8
+        if owner not in self._shared or found != length:
+            raise Refused(f"the sealed vector of '{owner}' has {found:g} values, expected {length} from an owner of this round")
+
     def collect(self, sealed: Mapping[str, Message], length: int) -> None:
         """The masked vectors that came, each of `length` values.
 
@@ -118,11 +124,7 @@ class Coordinator(CoordinatorSide):
             FederationError: fewer came than the threshold.
         """
         for owner, message in sealed.items():
-            found = len(message.get("masked", b"")) / 8
-            if owner not in self._shared or found != length:
-                raise Refused(
-                    f"the sealed vector of '{owner}' has {found:g} values, expected {length} from an owner of this round"
-                )
+            self.check(owner, message, length)
         self._length = length
         self._vectors = {owner: np.frombuffer(sealed[owner]["masked"], "<u8") for owner in sorted(sealed)}
         self.summed = tuple(self._vectors)
