@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -56,17 +56,30 @@ def code_digest() -> str:
 
 
 def open_run(
-    params: Params, root: Path, version: DataVersion, *, again: str | None = None, until: int | None = None
+    params: Params,
+    root: Path,
+    version: DataVersion,
+    *,
+    again: str | None = None,
+    until: int | None = None,
+    beside: Sequence[tuple[Params, DataVersion]] = (),
 ) -> Workspace:
     """The workspace of the run that this command means. It keeps its parameters, its data's version, and its panel.
 
     `again`: a mark that makes it another run of the same parameters. `until`: the row it sees the data up to, where that is not all.
+    `beside`: further data sets that it needs, and the parameters that it sees each with; it keeps their panels too.
     """
-    seen = version.hash if until is None else f"{version.hash}@{until}"
+    seen = "+".join(
+        [version.hash if until is None else f"{version.hash}@{until}", *(run_name(other, v.hash) for other, v in beside)]
+    )
     ws = Workspace(root, run_name(params, seen) + (f"-{again}" if again else ""))
     if not ws.held_panel(params.dataset).is_dir():
         version.save(ws.run_folder / "data.json")
         _hold(ws.panel(params.dataset), ws.held_panel(params.dataset))
+    for _, other in beside:
+        if not ws.held_panel(other.dataset).is_dir():
+            other.save(ws.data_version(other.dataset))
+            _hold(ws.panel(other.dataset), ws.held_panel(other.dataset))
     write_text(ws.run_folder / "params.json", params.model_dump_json(by_alias=True, indent=2) + "\n")
     return ws
 

@@ -74,7 +74,8 @@ def data_version(ws: Workspace, dataset: str) -> DataVersion:
         FormatError: there is no panel.
     """
     if ws.held_panel(dataset).is_dir():
-        return DataVersion.read(ws.run_folder / "data.json")
+        beside = ws.data_version(dataset)
+        return DataVersion.read(beside if beside.is_file() else ws.run_folder / "data.json")
     schema = Panel.open(ws.panel(dataset)).schema
     last_ms = schema.start_ms + round((schema.rows - 1) * schema.cadence_s * 1000)
     utc = schema.clock == "utc"

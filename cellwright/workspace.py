@@ -60,6 +60,10 @@ class Workspace:
         """The panel as it was when the run began: links, so that a newer version of the data does not change a run."""
         return self.run_folder / "panel" / dataset
 
+    def data_version(self, dataset: str) -> Path:
+        """What is known of a panel that the run holds beside its own, whose version is in data.json."""
+        return self.run_folder / f"data-{dataset}.json"
+
     def validation(self, dataset: str) -> Path:
         """Folder of the validation results: results.json, index.html."""
         return self.root / "data" / "validation" / dataset

@@ -72,6 +72,19 @@ def cut(panel: Panel, groups: Mapping[str, Sequence[int]], folder: Path) -> dict
     return out
 
 
+def keep(panel: Panel, folder: Path) -> Path:
+    """A party's own panel as a folder of one file; equal data are not written again. Returns the folder.
+
+    Raises:
+        WorkspaceError: the disk is full or the folder is not writable.
+    """
+    columns = {f.name: (panel.values(f.name), panel.flags(f.name)) for f in panel.schema.features}
+    with explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    _write(panel.schema, columns, folder)
+    return folder
+
+
 def _names(sites: Sequence[str]) -> list[str]:
     """Names of owners after their sites: what does not fit a file becomes a dash, and equal ones get their number."""
     plain = [_UNFIT.sub("-", site).strip(".-_")[:_LONGEST] or "site" for site in sites]

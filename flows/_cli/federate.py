@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cellwright.errors import CellwrightError
-from flows._cli import federate_up, federation_server
+from flows._cli import federate_kinds, federate_up, federation_server
 from flows._cli.common import Dataset, Json, Run, Set, parameters, show, workspace
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("show")(show_)
     federate_up.add_to(group)
     federation_server.add_to(group)
+    federate_kinds.add_to(group)
     app.add_typer(group, name="federate")
 
 

@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     from cellwright.workspace import Workspace
 
 DATA_STEPS = ("ingest", "normalise", "validate")
-STEPS = (*DATA_STEPS, "train", "federate", "score", "rank", "scorecard", "report", "register", "publish")
+STEPS = (
+    *DATA_STEPS,
+    "train",
+    "federate",
+    "federate_vertical",
+    "federate_transfer",
+    "score",
+    "rank",
+    "scorecard",
+    "report",
+    "register",
+    "publish",
+)
 
 
 def add_to(app: typer.Typer) -> None:

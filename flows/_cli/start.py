@@ -44,6 +44,22 @@ def run_federation(ws: Workspace, dataset: str, overrides: list[str], *, promote
     return federate(dataset=DataSet(dataset), promote=promote, fresh=fresh, overrides=overrides)
 
 
+def run_kind(ws: Workspace, kind: str, dataset: str, overrides: list[str], *, fresh: bool, quiet: bool) -> str:
+    """Run the flow of a vertical or a transfer federation here, in this process; returns the run's name.
+
+    Raises:
+        CellwrightError: what stopped it.
+    """
+    prefect_environment(ws)
+    from flows._catalogue import DataSet
+    from flows.federate_kinds import transfer, vertical
+
+    if not quiet:
+        speak()
+    flow = {"vertical": vertical, "transfer": transfer}[kind]
+    return flow(dataset=DataSet(dataset), fresh=fresh, overrides=overrides)
+
+
 def prefect_environment(ws: Workspace) -> None:
     """Point flows and Prefect at this project, and at the server of `cellwright up` if that runs. Before Prefect's import."""
     from flows._cli.servers import running_server

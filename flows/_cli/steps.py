@@ -80,6 +80,22 @@ def _federate(params: Params, ws: Workspace, _model: str | None) -> None:
         federate(params, ws, on_progress=lambda line: typer.echo(f"federate {line}"))
 
 
+def _federate_vertical(params: Params, ws: Workspace, _model: str | None) -> None:
+    from cellwright.steps.federate_kinds import vertical
+    from cellwright.training.runner import bounded
+
+    with bounded(params.runner.threads_per_worker):
+        vertical(params, ws, on_progress=lambda line: typer.echo(f"federate {line}"))
+
+
+def _federate_transfer(params: Params, ws: Workspace, _model: str | None) -> None:
+    from cellwright.steps.federate_kinds import transfer
+    from cellwright.training.runner import bounded
+
+    with bounded(params.runner.threads_per_worker):
+        transfer(params, ws, on_progress=lambda line: typer.echo(f"federate {line}"))
+
+
 def _score(params: Params, ws: Workspace, _model: str | None) -> None:
     from cellwright.steps.score import score
 

@@ -25,7 +25,8 @@ class Progress:
     stale: int = 0
     since_cut: int = 0
     learning_rate: float = 0.0
-    ended: Literal["", "converged", "epochs"] = ""
+    seconds: float = 0.0  # in epochs, of all processes
+    ended: Literal["", "converged", "epochs", "budget"] = ""
 
     def judge(self, epoch: Epoch, settings: Vertical) -> bool:
         """Take an epoch into account; whether it is the best so far."""
@@ -41,6 +42,8 @@ class Progress:
             self.ended = "converged"
         elif epoch.epoch >= settings.epochs:
             self.ended = "epochs"
+        elif settings.budget_s is not None and self.seconds >= settings.budget_s:
+            self.ended = "budget"
         return best
 
     def stored(self) -> dict[str, Any]:

@@ -133,7 +133,7 @@ class Session:
 
     def _epoch(self, done: Progress) -> None:
         """One epoch, its validation, and what is kept of it."""
-        number = len(done.epochs) + 1
+        number, start = len(done.epochs) + 1, self.channel.now()
         loss = self._trained(number, done.learning_rate)
         scores = self._scores("validation")
         epoch = Epoch(
@@ -146,6 +146,7 @@ class Session:
         if not math.isfinite(loss) or not math.isfinite(epoch.validation_loss):
             raise FederationError(f"the loss of epoch {number} is {loss}; lower federation.vertical.learning_rate")
         after = Progress.of(done.stored())
+        after.seconds += self.channel.now() - start
         best = after.judge(epoch, self.settings)
         self._ask("vertical_keep", dict.fromkeys(self.parties, self._parcel(epoch=number, best=best)))
         done.__dict__.update(after.__dict__)  # only now: an epoch counts when every party has kept it

@@ -69,6 +69,7 @@ class Course(Result):
     mae: float | None  # over all owners' test spans, raw units
     mse: float | None
     mae_validation: list[float | None]  # after each round
+    mae_by_owner: dict[str, float | None] = Field(default_factory=dict)  # test span; None: an owner that measured nothing there
     down_bytes: int
     up_bytes: int
 
@@ -86,6 +87,8 @@ class TransferResult(Result):
     taken_share: float  # of the network's numbers, those adapted not counted
     transfer: Course
     alone: Course | None  # from fresh weights: same owners, rounds and steps
+    source: str | None = None  # the data set of the body, and the training of its owners, where that is known
+    before: Course | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,7 @@ def transfer(
     topology: Topology,
     source_task: Task | None = None,
     checkpoint: Path | None = None,
+    on_training: Callable[[Which], None] | None = None,
     **coordinator: Any,
 ) -> Transferred:
     """Train the target's owners from a source's body, and with `compare` also from fresh weights.
@@ -158,7 +162,7 @@ def transfer(
     `task` is the target's, `source` the weights of a network of the same model and options trained elsewhere, for `source_task`.
     `rule` makes an
     aggregation rule at its beginning; `coordinator` holds what else `Coordinator` takes. `checkpoint`: a file that names
-    those of the two trainings; the same call goes on from there.
+    those of the two trainings; the same call goes on from there. `on_training` is told which of the two begins.
 
     Raises:
         FederationError: nothing of the body fits, or as `Coordinator.run`.
@@ -171,6 +175,8 @@ def transfer(
     grafted = graft(source, fresh, settings.body, fitted)
 
     def train(which: Which, rule: Rule, arrays: Arrays) -> Outcome:
+        if on_training is not None:
+            on_training(which)
         file = None if checkpoint is None else _file(checkpoint, which, settings, arrays)
         given = {**coordinator, "codec": codec, "topology": topology, "checkpoint": file}
         return Coordinator(channel, task, rule, rounds, **given).run(arrays)
@@ -204,12 +210,13 @@ def _result(task: Task, settings: Transfer, grafted: Grafted, outcome: Outcome, 
         adapted=list(grafted.adapted),
         fresh=list(grafted.fresh),
         taken_share=sum(sizes[name] for name in grafted.taken) / sum(sizes.values()),
-        transfer=_course(outcome),
-        alone=_course(alone) if alone else None,
+        transfer=course(outcome),
+        alone=course(alone) if alone else None,
     )
 
 
-def _course(outcome: Outcome) -> Course:
+def course(outcome: Outcome) -> Course:
+    """What a training came to."""
     counted = sum(e.count for e in outcome.evaluations.values())
     sums: Mapping[str, float] = {
         name: sum(getattr(e, name) for e in outcome.evaluations.values()) for name in ("absolute", "squared")
@@ -220,6 +227,7 @@ def _course(outcome: Outcome) -> Course:
         mae=sums["absolute"] / counted if counted else None,
         mse=sums["squared"] / counted if counted else None,
         mae_validation=[r.mae for r in outcome.rounds],
+        mae_by_owner={n: e.absolute / e.count if e.count else None for n, e in sorted(outcome.evaluations.items())},
         down_bytes=sum(r.down_bytes for r in outcome.rounds),
         up_bytes=sum(r.up_bytes for r in outcome.rounds),
     )

@@ -43,6 +43,9 @@ class Vertical(Spec):
     embedding_noise: Annotated[float, Field(ge=0)] = Field(
         0.0, description="standard deviation of the noise on each number of an embedding, in units of embedding_clip"
     )
+    budget_s: Positive | None = Field(
+        None, description="longest that one run trains, on the channel's clock, seconds; null: no limit"
+    )
     deadline_s: Positive = Field(120, description="longest that a message waits for its answer, seconds")
     seed: int = 7
 
@@ -68,7 +71,7 @@ class Epoch(Result):
 class Trial(Result):
     """One training to its end: all parties together, or the active party alone."""
 
-    status: Literal["converged", "epochs"]
+    status: Literal["converged", "epochs", "budget"]
     best_epoch: int
     epochs: list[Epoch]
     mae_validation: float  # raw units of the active party's targets
@@ -93,6 +96,7 @@ class VerticalResult(Result):
     widths: dict[str, int]  # numbers in an embedding of each party
     vertical: Trial
     alone: Trial | None  # the active party without the others, same windows and settings
+    pooled: Trial | None = None  # one party that holds everything, where that was asked for and can be
     align_bytes: int  # of deployment and sample alignment, all parties, both ways
     align_seconds: float
     epsilon_embedding: float | None  # see `epsilon_embedding`; None: no noise
