@@ -16,6 +16,7 @@ from cellwright.workspace import Workspace
 if TYPE_CHECKING:
     from cellwright.federation.contract import Arrays
     from cellwright.federation.federate import Bed
+    from cellwright.federation.planning import Plan
     from cellwright.federation.results import Federated, Round
     from cellwright.federation.rounds import Outcome
     from cellwright.forecaster import Forecaster
@@ -123,9 +124,12 @@ def federated_training(
     """
     from cellwright.federation import federate
     from cellwright.federation.conclusion import history
+    from cellwright.training.checks import check_form
 
+    check_form(params, candidate.key)
     bed = federate.bed(params, ws, candidate.key)
     made = federate.planned(bed, say=say)
+    _all_there(bed, made)
     start = _start(warm_start) if warm_start else None
 
     def on_round(record: Round) -> None:
@@ -142,6 +146,27 @@ def federated_training(
             "federation.share_scalers to true, or use `cellwright federate`, which reports owner by owner"
         )
     return _record(candidate, found, outcome.rounds, forecaster, warm_start), forecaster
+
+
+def _all_there(bed: Bed, made: Plan) -> None:
+    """Whether every site can be forecast in the end: one forecaster needs each site's scaler, which only its owner has.
+
+    Raises:
+        FederationError: an owner was left out; nothing was trained, and the request is ended.
+    """
+    from cellwright.federation import federate
+
+    left_out = [owner for owner in bed.groups if owner not in made.owners]
+    if not left_out:
+        return
+    why = next((c.reasons[0] for c in made.choices if c.node == left_out[0] and c.reasons), "it is not fit")
+    reason = (
+        f"{len(left_out)} of {len(bed.groups)} owners are left out, first '{left_out[0]}' ({why}); one forecaster for all sites needs "
+        "every owner's scaler: give them what they lack (federation.nodes), or use a rule that is reported owner by owner (personalised)"
+    )
+    with federate.fmlms(bed) as service:
+        federate.give_up(service, made, reason)
+    raise FederationError(reason)
 
 
 def _whole(key: str, outcome: Outcome) -> None:

@@ -6,11 +6,12 @@ import math
 
 from cellwright.errors import ParamsError, UnknownName
 from cellwright.families import members
-from cellwright.federation.key import federated
+from cellwright.federation.key import RULES, federated
 from cellwright.params import Params
 from cellwright.training import own_model
 
 _LEAST_SITES = 9
+_JOINS = {"fedgram": "ridge", "bagging": "trees"}  # rules for a closed form, each for one
 
 
 def check_models(params: Params) -> None:
@@ -27,6 +28,8 @@ def check_models(params: Params) -> None:
         if parts:
             check_rule(parts.rule, key)
         _check_model(params, parts.model if parts else key)
+        if parts:
+            check_form(params, key)
 
 
 def check_rule(rule: str, key: str) -> None:
@@ -36,7 +39,6 @@ def check_rule(rule: str, key: str) -> None:
         ParamsError: its owners end with models of their own.
     """
     from cellwright.families import member
-    from cellwright.federation.key import RULES
 
     found = member(RULES, rule, what="aggregation rule").Rule
     if not found.one_model:
@@ -46,12 +48,38 @@ def check_rule(rule: str, key: str) -> None:
         )
 
 
+def check_form(params: Params, key: str) -> None:
+    """Whether the rule of a federated candidate can join what its network's owners send.
+
+    Raises:
+        ParamsError: a closed form meets a rule that averages updates, or the other way round.
+    """
+    from cellwright.families import member
+    from cellwright.training.candidates import module_of  # with torch
+
+    parts = federated(key)
+    if parts is None:
+        return
+    model, _ = own_model.split(parts.model)
+    network, rule = module_of(model).Network, member(RULES, parts.rule, what="aggregation rule").Rule
+    if network.closed_form == rule.closed_form and (not rule.closed_form or _JOINS.get(parts.rule) == model):
+        return
+    if not network.closed_form:
+        raise ParamsError(
+            f"'{key}': {network.title} is trained by gradient descent, {rule.title} is not for that; use fedavg:{model}"
+        )
+    fitting = [f"{joins}:{model}" for joins, of in _JOINS.items() if of == model]
+    use = f"use {fitting[0]}" if fitting else "it learns nothing that owners could join: put it into train.models by itself"
+    raise ParamsError(f"'{key}': {network.title} is fitted in closed form, {rule.title} does not join that; {use}")
+
+
 def _check_model(params: Params, key: str) -> None:
     (model, preset), own = own_model.split(key), params.train.settings.get(key)
     if own_model.is_foreign(model):
         _forecasts(params, key)
     elif model.replace("-", "_") not in members("models"):
-        raise UnknownName("model", model, members("models"), "One of your own is named by its file: path/to/mine.py")
+        rules = "" if key == model else f" A federated candidate is <rule>:<model>; rules: {', '.join(members(RULES))}."
+        raise UnknownName("model", model, members("models"), f"One of your own is named by its file: path/to/mine.py.{rules}")
     elif preset or (own and own.options):
         _takes_options(params, key)
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cellwright.errors import FederationError, TrainingError
+from cellwright.errors import FederationError, ParamsError, TrainingError, UnknownName
 from cellwright.federation import federate
 from cellwright.federation.results import Federated, Round
 from cellwright.panel import Panel
 from cellwright.steps.train import train
+from cellwright.training.checks import check_models
 from cellwright.workspace import Workspace
 
 KEY = "fedavg:gru"
@@ -124,3 +125,42 @@ def test_the_model_that_reached_its_target_is_the_one_that_is_kept(ws, plain):
     outcome = federate.trained(bed, federate.planned(bed))
     assert (outcome.status, len(outcome.rounds)) == ("target", 1)
     assert all(e.count for e in outcome.evaluations.values())
+
+
+def test_owners_that_are_left_out_are_told_of_before_anything_is_trained(ws, plain):
+    cpus = {"north": 2, "east": 2, "south": 2, "west": 0.5}
+    nodes = [f"- {{name: {n}, roles: [data_owner], capacity: {{cpus: {c}}}}}" for n, c in cpus.items()]
+    cloud = "- {name: cloud, roles: [coordinator], layer: cloud, security: 5, capacity: {cpus: 8}}"
+    (ws.root / "nodes.yaml").write_text("\n".join(["nodes:", cloud, *nodes]))
+    params = plain(nodes="nodes.yaml")
+    with pytest.raises(TrainingError, match=r"1 of 4 owners are left out, first 'west' \(resources"):
+        train(params, ws, KEY)
+    assert [r.status for r in requests(params, ws)] == ["failed"]
+    assert not (ws.candidate(KEY) / federate.JOB).exists()
+
+
+def test_forests_are_joined_through_the_auditor(ws, plain):
+    trained = train(plain(), ws, "bagging:trees")
+    assert trained.status == "closed form"
+    assert {o.rounds for o in result(ws, "bagging:trees").owners} == {1}
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("fedavg:ridge", "use fedgram:ridge"),
+        ("fedgram:gru", "use fedavg:gru"),
+        ("fedgram:trees", "use bagging:trees"),
+        ("fedavg:persistence", "by itself"),
+    ],
+)
+def test_a_rule_that_cannot_join_the_model_is_refused_before_anything_begins(ws, make_params, key, words):
+    with pytest.raises(ParamsError, match=words):
+        check_models(make_params(train={"models": [key]}))
+    with pytest.raises(TrainingError, match=words):
+        train(make_params(), ws, key)
+
+
+def test_an_unknown_rule_is_told_the_rules_there_are(make_params):
+    with pytest.raises(UnknownName, match=r"no model 'fedfoo'.*<rule>:<model>; rules: .*fedavg"):
+        check_models(make_params(train={"models": ["fedfoo:gru"]}))

@@ -145,8 +145,8 @@ def _decoded(parcel: Parcel, form: Form) -> Arrays:
             raise Refused("an update in the clear, where only sealed ones are taken; the node runs without the mechanism")
         return {}
     if form.codec is not None:
-        return form.codec.decode(sent, form.like) if form.like is not None else _floats(sent)
-    return _floats(sent) if form.like is None else _like(sent, form.like)
+        return form.codec.decode(sent, form.like) if form.like is not None else _numeric(sent)
+    return _numeric(sent) if form.like is None else _like(sent, form.like)
 
 
 def _extra(sent: Arrays, form: Form) -> None:
@@ -176,6 +176,14 @@ def _floats(sent: Arrays) -> Arrays:
     return sent
 
 
+def _numeric(sent: Arrays) -> Arrays:
+    """Statistics of a closed form may count and refer (a forest's columns) as well as measure."""
+    for name, array in sent.items():
+        if array.dtype not in (np.float32, np.float64, np.int16, np.int32, np.int64):
+            raise Refused(f"'{name[:80]}': expected float32, float64 or whole numbers, found {array.dtype.name}")
+    return sent
+
+
 def _plain(update: Update) -> None:
     if update.examples < 0 or update.steps < 0:
         raise Refused(f"it says {update.examples} windows and {update.steps} steps; neither can be negative")
@@ -201,6 +209,7 @@ def _no_arrays(parcel: Parcel, what: str) -> None:
 
 def _squared(name: str, array: np.ndarray) -> float:
     """Sum of squares; refuses what is not finite."""
+    array = array if array.dtype.kind == "f" else array.astype(np.float64)
     total = float(np.vdot(array, array))
     if not math.isfinite(total):  # a value is not, or its square is too large for the array's own type
         total = float(np.square(array, dtype=np.float64).sum())
