@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast, get_args
 
 import numpy as np
 
-from cellwright.errors import FederationError, Refused
+from cellwright.errors import CellwrightError, FederationError, Refused
 from cellwright.federation import messages
 from cellwright.federation.aggregation import _contract
 from cellwright.federation.aggregation._contract import by_examples
@@ -186,6 +186,7 @@ class RegionalCoordinator:
 
     def _deploy(self, parcel: Parcel, state: NodeState, region: _Region) -> Parcel:
         """Pass the task on; the answer speaks for all members that took it."""
+        self._check_counted(str(parcel.values.get("privacy", "{}")))
         task, topology = str(parcel.values["task"]), region.crew.topology
         base: dict[str, Value] = {"task": task, **{n: parcel.values[n] for n in _PASSED_ON if n in parcel.values}}
         seen = views(topology)
@@ -203,6 +204,28 @@ class RegionalCoordinator:
         kept = pruned(topology)(topology, frozenset(set(parcels) - set(answers.parcels)), "the task could not be deployed there")
         state.blobs |= {_TASK: task.encode(), _TOPOLOGY: kept.model_dump_json().encode()}
         return _deployed(self.name, answers.parcels)
+
+    def _check_counted(self, privacy: str) -> None:
+        """The cloud states ε, and counts one round with the windows of whole regions.
+
+        Raises:
+            Refused: it would state too little.
+        """
+        from cellwright.federation.privacy import mechanism
+
+        try:
+            told = [mechanism(name, options) for name, options in json.loads(privacy).items()]
+        except (AttributeError, TypeError, ValueError, CellwrightError) as error:
+            raise Refused(f"{self.name}: the privacy mechanisms that are deployed cannot be meant: {error}") from None
+        counted = [m for m in (*told, *self.mechanisms) if m.spent is not None]
+        if counted and self.rounds > 1:
+            raise Refused(
+                f"{self.name}: {counted[0].title} is counted once for {self.rounds} rounds within the region; use one regional round"
+            )
+        if by_windows := [m for m in counted if type(m).local is not Mechanism.local]:
+            raise Refused(
+                f"{self.name}: {by_windows[0].title} is counted by the windows of single owners, which a region sums; use a star"
+            )
 
     def _train(self, parcel: Parcel, state: NodeState, region: _Region) -> Parcel:
         """A few rounds with the members, as one update."""

@@ -1,12 +1,17 @@
 """What a coordinator must not give away between the rounds that its accountant counts."""
 
+import json
+
 import pytest
 
-from cellwright.federation import privacy
+from cellwright.errors import Refused
+from cellwright.federation import messages, privacy
 from cellwright.federation.aggregation import rule
 from cellwright.federation.compression import codec
+from cellwright.federation.contract import NodeState
 from cellwright.federation.coordinator import Coordinator
 from cellwright.federation.privacy._contract import Participation
+from cellwright.federation.regional import RegionalCoordinator
 from cellwright.federation.rounds import Pause
 from cellwright.federation.runtimes.local import open_channel
 
@@ -88,3 +93,24 @@ def test_a_training_that_ended_counts_nothing_more_when_it_is_run_again(toy, tmp
         ended = coordinator(toy, tmp_path / "c", tight, rounds=9).run(toy.initial())
         assert (ended.status, len(ended.rounds)) == ("privacy_budget", 3)
         assert tight[0].spent.epsilon == pytest.approx(epsilon_of(3))
+
+
+@pytest.mark.parametrize(
+    ("asked", "rounds", "why"),
+    [
+        ({"local_dp": {}}, 2, "counted once for 2 rounds"),
+        ({"dp_sgd": {}}, 1, "windows of single owners"),
+        ({"rot13": {}}, 1, "cannot be meant"),
+        ({"local_dp": {}}, 1, ""),
+    ],
+)
+def test_a_region_takes_no_task_whose_budget_would_be_understated(toy, asked, rounds, why):
+    members = {n: toy.Puller(n, 1.0) for n in "ab"}
+    region = RegionalCoordinator("rsu", open_channel(members), codec=codec("none"), rounds=rounds)
+    task = messages.deploy(toy.TASK, privacy=json.dumps(asked))
+    if not why:
+        assert region.answer("deploy", task, NodeState()).values["members"] == 2
+        return
+    with pytest.raises(Refused, match=why):
+        region.answer("deploy", task, NodeState())
+    assert members["a"].seen == []
