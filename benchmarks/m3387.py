@@ -10,20 +10,20 @@ benchmarks/results/.
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import os
 import platform
-import queue
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -32,6 +32,12 @@ LIST = Path(__file__).with_name("m3387_mutations.yaml")
 PARTS = ("cellwright", "examples", "flows", "models", "tasks", "tests", "params.yaml", "pyproject.toml")
 TIMEOUT_S = 180.0
 PLUGINS = ("xdist", "pytest_timeout", "_hypothesis_pytestplugin")  # that the tests need; each other one costs a start its time
+LIBRARIES = (
+    "pytest", "numpy", "torch", "hypothesis.strategies", "pydantic", "yaml", "sqlalchemy", "alembic.command", "fastapi", "httpx",
+    "uvicorn", "flwr.app", "flwr.serverapp", "flwr.clientapp", "safetensors.numpy", "cryptography.x509", "lightning", "typer",
+    "pyarrow", "psutil", "scipy.sparse", "tenseal", "opacus", "dp_accounting",
+)  # fmt: skip
+NOT_THE_COPY = 99
 PASSED, FAILED = 0, 1  # pytest's exit codes; all others mean that the tests did not run as they should
 
 
@@ -82,89 +88,125 @@ def copied(target: Path) -> Path:
     return target
 
 
-def environment(tree: Path) -> dict[str, str]:
-    """The copy comes before the installed package; no byte code of a mutated module is left for the next."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "CELLWRIGHT_"))}
-    ours = {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    return {**clean, **ours, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+@dataclass
+class Child:
+    """One run of pytest in a copy, by a fork of this process, which has all libraries imported and nothing of the package."""
+
+    tree: Path
+    tests: tuple[str, ...]
+    mutation: Mutation | None = None
+    pid: int = 0
+    begun: float = field(default_factory=time.perf_counter)
+
+    @property
+    def log(self) -> Path:
+        return self.tree / "said.txt"
+
+    def start(self) -> None:
+        """Mutate the copy, and run the tests in it."""
+        if self.mutation is not None:
+            path = self.tree / self.mutation.file
+            self._source, self._times = path.read_text(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+            path.write_text(self.mutation.applied(self._source))
+            os.utime(path, ns=(self._times[0], self._times[1] + 10**10))  # byte code of the whole module does not fit
+        self.pid = os.fork()
+        if not self.pid:
+            os._exit(self._run())
+
+    def ended(self) -> int | None:
+        """Exit code of pytest; None: it goes on; -1: it took too long, or was killed."""
+        found, status = os.waitpid(self.pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else -1
+        if time.perf_counter() - self.begun < TIMEOUT_S:
+            return None
+        os.killpg(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        return -1
+
+    def restore(self) -> None:
+        """The copy as it was."""
+        if self.mutation is not None:
+            path = self.tree / self.mutation.file
+            path.write_text(self._source)
+            os.utime(path, ns=self._times)
+
+    def said(self) -> str:
+        """The last of what pytest said."""
+        return " ".join(self.log.read_text(errors="replace").split())[-400:]
+
+    def _run(self) -> int:
+        """In the fork: nothing of it comes back but its exit code."""
+        import pytest
+
+        os.setsid()
+        with self.log.open("w") as out:
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+        os.chdir(self.tree)
+        os.environ["PYTHONPATH"] = str(self.tree)
+        sys.path[:] = [str(self.tree), *(p for p in sys.path if Path(p or ".").resolve() not in (ROOT, LIST.parent))]
+        sys.dont_write_bytecode = True  # of a mutated module for the next
+        importlib.invalidate_caches()
+        for name in ("cellwright", "models"):
+            found = importlib.util.find_spec(name)
+            if name in sys.modules or found is None or not str(found.origin).startswith(str(self.tree)):
+                print(f"expected {name} of {self.tree}, found {found}; uninstall what shadows it")
+                return NOT_THE_COPY
+        plugins = [word for name in PLUGINS for word in ("-p", name)]
+        return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *plugins, "--tb=line", *self.tests]))
 
 
-def run(tree: Path, tests: Iterable[str]) -> tuple[int, str]:
-    """Exit code of pytest in a copy, and the last of what it said; -1: it took too long."""
-    plugins = [word for name in PLUGINS for word in ("-p", name)]
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *plugins, "--tb=line", *tests]
-    try:
-        done = subprocess.run(
-            command, cwd=tree, env=environment(tree), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return -1, f"not finished after {TIMEOUT_S:g} s"
-    return done.returncode, "\n".join(done.stdout.splitlines()[-15:])
-
-
-def check_copy(tree: Path) -> None:
-    """That tests in the copy import the copy.
-
-    Raises:
-        RuntimeError: they would import another package.
-    """
-    code = "import cellwright, models; print(cellwright.__file__, models.__file__)"
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=tree, env=environment(tree), capture_output=True, text=True, check=True
-    )
-    if not all(path.startswith(str(tree)) for path in found.stdout.split()):
-        raise RuntimeError(f"expected the package in {tree}, found {found.stdout.strip()}; uninstall what shadows it")
-
-
-def mutated(tree: Path, mutation: Mutation) -> Shown:
-    """Run the tests of a mutation; the copy is as before afterwards."""
-    path, begun = tree / mutation.file, time.perf_counter()
-    source, times = path.read_text(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
-    try:
-        path.write_text(mutation.applied(source))
-        os.utime(path, ns=(times[0], times[1] + 10**10))  # another time: byte code of the whole module does not fit
-        code, said = run(tree, mutation.tests)
-    finally:
-        path.write_text(source)
-        os.utime(path, ns=times)
-    result = {FAILED: "killed", PASSED: "survived"}.get(code, f"not run (exit code {code}): {said[-400:]}")
-    return Shown(mutation, result, time.perf_counter() - begun)
-
-
-def whole(tree: Path, tests: Sequence[str]) -> str:
-    """Run tests without a mutation; "" if they pass, else what they said."""
-    code, said = run(tree, tests)
-    return "" if code == PASSED else said
-
-
-def halves(tests: Sequence[str], count: int) -> list[list[str]]:
+def halves(tests: Sequence[str], count: int) -> list[tuple[str, ...]]:
     """Tests shared out by file, so that each file is imported once."""
     files = sorted({test.partition("::")[0] for test in tests})
-    return [[t for t in tests if files.index(t.partition("::")[0]) % count == i] for i in range(count)]
+    shared = [tuple(t for t in tests if files.index(t.partition("::")[0]) % count == i) for i in range(count)]
+    return [some for some in shared if some]
 
 
 def all_shown(chosen: Sequence[Mutation], workers: int) -> tuple[list[str], list[Shown]]:
     """What failed without any mutation, and what became of each."""
-    with tempfile.TemporaryDirectory(prefix="m3387-") as folder, ThreadPoolExecutor(workers) as pool:
-        trees: queue.SimpleQueue[Path] = queue.SimpleQueue()
-        for i in range(workers):
-            trees.put(copied(Path(folder).resolve() / str(i)))
+    tests = list(dict.fromkeys(test for m in chosen for test in m.tests))
+    waiting: list[tuple[tuple[str, ...], Mutation | None]] = [(some, None) for some in halves(tests, workers)]
+    waiting += [(m.tests, m) for m in chosen]
+    faults, shown, running = list[str](), list[Shown](), list[Child]()
+    with tempfile.TemporaryDirectory(prefix="m3387-") as folder:
+        free = [copied(Path(folder).resolve() / str(i)) for i in range(workers)]
+        while waiting or running:
+            while waiting and free:
+                running.append(Child(free.pop(), *waiting.pop(0)))
+                running[-1].start()
+            time.sleep(0.02)
+            for child in list(running):
+                if (code := child.ended()) is not None:
+                    running.remove(child)
+                    child.restore()
+                    free.append(child.tree)
+                    note(child, code, faults, shown)
+    return faults, sorted(shown, key=lambda s: chosen.index(s.mutation))
 
-        def with_tree(call: Callable[[Path, Any], Any], given: Any) -> Any:
-            tree = trees.get()
-            try:
-                return call(tree, given)
-            finally:
-                trees.put(tree)
 
-        with_tree(lambda tree, _: check_copy(tree), None)
-        tests = list(dict.fromkeys(test for m in chosen for test in m.tests))
-        faults = [said for said in pool.map(lambda some: with_tree(whole, some), filter(None, halves(tests, workers))) if said]
-        shown: list[Shown] = []
-        for found in pool.map(lambda m: with_tree(mutated, m), chosen):
-            shown.append(found)
-            print(f"{found.seconds:6.1f} s  {found.result:9.200}  {found.mutation.row}: {found.mutation.what}", flush=True)
-    return faults, shown
+def note(child: Child, code: int, faults: list[str], shown: list[Shown]) -> None:
+    """Keep what became of a run, and say so."""
+    seconds = time.perf_counter() - child.begun
+    if child.mutation is None:
+        faults += [] if code == PASSED else [child.said()]
+        print(
+            f"{seconds:6.1f} s  {len(child.tests)} tests without any mutation: {'pass' if code == PASSED else 'fail'}", flush=True
+        )
+        return
+    result = {FAILED: "killed", PASSED: "survived"}.get(code, f"not run (exit code {code}): {child.said()}")
+    shown.append(Shown(child.mutation, result, seconds))
+    print(f"{seconds:6.1f} s  {result:9}  {child.mutation.row}: {child.mutation.what}", flush=True)
+
+
+def ready() -> None:
+    """Import once what every run would import; a library that is not there will be missed by the tests, not here."""
+    os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    for name in [name for name in os.environ if name.startswith("CELLWRIGHT_")]:
+        del os.environ[name]
+    for library in LIBRARIES:
+        importlib.import_module(library)
 
 
 def page(faults: Sequence[str], shown: Sequence[Shown], seconds: float, commit: str) -> str:
@@ -200,6 +242,7 @@ def main() -> int:
     for mutation in chosen:
         mutation.applied((ROOT / mutation.file).read_text())
     begun = time.perf_counter()
+    ready()
     faults, shown = all_shown(chosen, given.workers)
     for fault in faults:
         print(f"without any mutation:\n{fault}")
