@@ -41,6 +41,7 @@ class Asked:
     delay_bound_s: float
     rounds: int  # aggregations in the cloud at most
     steps: int  # an owner does in a round
+    buffer: int  # regional models that make an aggregation
 
 
 @dataclass(frozen=True)

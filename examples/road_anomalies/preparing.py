@@ -94,10 +94,16 @@ def _permissions(topology: Topology, request: str, api: Interfaces, tell: Tellin
 
 
 def _training(task: Task, decided: Decided, asked: Asked) -> Training:
+    options = {"buffer": asked.buffer} if decided.cloud_rule == "fedbuff" else {}
     return Training(
         task=task.model_dump(mode="json"),
-        algorithm={"model": task.model, "steps": asked.steps, "batch": 64, "learning_rate": 5e-3},
-        aggregation={"region": "fedavg", "cloud": decided.cloud_rule, "rounds": asked.rounds},
+        algorithm={"model": task.model, "steps": asked.steps, "batch": 64, "learning_rate": 1e-2},
+        aggregation={
+            "region": "fedavg",
+            "cloud": decided.cloud_rule,
+            "cloud_options": options,
+            "rounds": asked.rounds,
+        },
         privacy=PRIVACY,
         channel={"management": "TLS", "signatures": "Ed25519", "compression": "none"},
     )

@@ -32,10 +32,11 @@ class Sizes:
     per_region: int = 3
     spare: int = 3
     rows: int = 1800  # seconds of each vehicle's drive
-    auc: float = 0.92
+    auc: float = 0.91
     rounds: int = 40  # aggregations in the cloud at most
     steps: int = 10
-    fails_after: int = 6  # aggregations, after which a roadside unit fails
+    buffer: int = 2  # regional models that make an aggregation
+    fails_after: int = 4  # aggregations, after which a roadside unit fails
     delay_bound_s: float = 60.0
     seed: int = 7
 
@@ -69,7 +70,7 @@ def tell(sizes: Sizes, *, say: Say = print, folder: Path | None = None) -> Told:
             return tell(sizes, say=say, folder=Path(made))
     telling = Telling(say)
     place = world(regions=sizes.regions, per_region=sizes.per_region, spare=sizes.spare, rows=sizes.rows, seed=sizes.seed)
-    asked = Asked(sizes.auc, sizes.delay_bound_s, sizes.rounds, sizes.steps)
+    asked = Asked(sizes.auc, sizes.delay_bound_s, sizes.rounds, sizes.steps, sizes.buffer)
     with management(folder / "fmlms") as (fmlms, api):
         return _six_steps(sizes, place, asked, fmlms, api, telling, folder)
 

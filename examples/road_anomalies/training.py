@@ -34,6 +34,7 @@ from cellwright.federation.runtimes.local import open_channel
 
 REGION_DEADLINE_S = 3.0  # of a regional round; a vehicle that is slow is told fewer steps
 CLOUD_DEADLINE_S = 30.0
+LR_DECAY = 0.97  # from one aggregation in the cloud to the next
 
 
 @dataclass
@@ -115,7 +116,7 @@ def cloud(
     """The coordinator in the cloud: takes what the roadside units send as it comes (primary aggregation)."""
     task, told = Task.model_validate(plan.training.task), plan.training
     rounds: int = told.aggregation["rounds"]
-    chosen = rule(told.aggregation["cloud"], {})
+    chosen = rule(told.aggregation["cloud"], told.aggregation["cloud_options"])
     # a region's windows change with its vehicles, so that the bound on their change is a wide one
     rules = Rules(max_staleness=rounds, max_steps=told.algorithm["steps"], examples_change=2.0)
     auditor = site.audited(plan.node, task, list(units), rules, Form(form, codec("none")))
@@ -145,7 +146,7 @@ def cloud(
 
 def _settings(algorithm: Mapping[str, Any], rounds: int, seed: int) -> Rounds:
     local = Local(steps=algorithm["steps"], batch=algorithm["batch"], learning_rate=algorithm["learning_rate"])
-    return Rounds(rounds, local, patience=rounds, lr_patience=None, deadline_s=CLOUD_DEADLINE_S, seed=seed)
+    return Rounds(rounds, local, patience=rounds, lr_patience=None, lr_decay=LR_DECAY, deadline_s=CLOUD_DEADLINE_S, seed=seed)
 
 
 def _rebuild(fmlms: Fmlms, request: str) -> Callable[[Topology, frozenset[str], str], Topology]:
