@@ -227,13 +227,13 @@ def panel(sites: int, rows: int = 14 * 24) -> Panel:
 
 
 def parameters(**federation: Any) -> Params:
-    """A day is seen, six hours are forecast, by a GRU of about 30,000 parameters."""
+    """Twelve hours are seen, six are forecast, by a GRU of about 30,000 parameters."""
     gru = {"options": {"hidden": 96}}
     asked = {"rule": "fedavg", "steps": 1, "batch": 32, "learning_rate": 1e-3, "contribution": False, **federation}
     return check(
         {
             "dataset": "bench",
-            "problem": {"history": 24, "horizon": 6},
+            "problem": {"history": 12, "horizon": 6},
             "split": {"train": 0.7, "validation": 0.15, "test": 0.15},
             "train": {"models": ["gru"], "settings": {"gru": gru}, "device": "cpu"},
             "federation": asked,
@@ -279,11 +279,14 @@ class Timed:
 
 
 def thousand(count: int = 1000, rounds: int = 5) -> dict[str, Any]:
-    """Data owners in the local runtime."""
+    """Data owners in the local runtime, which take turns, each on one thread: a step is too small for more."""
+    import torch
+
     from cellwright.federation.initial import initial, task_for
     from cellwright.federation.owner import DataOwner, OwnerKit
     from cellwright.federation.owners import cut, groups
 
+    torch.set_num_threads(1)
     watch, whole, params = Stopwatch(), panel(count), parameters()
     with tempfile.TemporaryDirectory() as folder:
         folders = watch.timed("cut", cut)(whole, groups(whole.schema, "site"), Path(folder))
@@ -463,7 +466,7 @@ def page_thousand(r: Mapping[str, Any]) -> str:
     cells = " | ".join(f"{s:.1f}" for s in (whole, *known, whole - sum(known)))
     return f"""## {r["owners"]:,} data owners × {r["rounds"]} rounds, local runtime
 
-GRU of {r["parameters"]:,} parameters, a day of history, six hours ahead; one step of 32 windows a round, then every owner judges the
+GRU of {r["parameters"]:,} parameters, twelve hours of history, six ahead; one step of 32 windows a round, then every owner judges the
 new weights on its validation span, and at the end on its test span ({r["windows"]} windows). Updates that counted in each round:
 {", ".join(map(str, r["counted"]))}; {r["up_bytes"] / 1e6:,.1f} MB came up in the last. Before it the panel was cut into
 {r["owners"]:,} folders, {spent["cut"]:.1f} s.
@@ -527,7 +530,8 @@ def apart(part: str, options: Sequence[str]) -> dict[str, Any]:
     """A part in a process of its own."""
     say(f"{part} (load {os.getloadavg()[0]:.1f})")
     load = os.getloadavg()[0]
-    done = subprocess.run([sys.executable, __file__, "--child", part, *options], stdout=subprocess.PIPE, text=True, check=False)
+    command, environment = [sys.executable, __file__, "--child", part, *options], {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"the part '{part}' failed")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
