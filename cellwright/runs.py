@@ -24,21 +24,23 @@ from cellwright.workspace import Workspace
 _NOT_RESULTS = (*DATA_SECTIONS, "runner", "monitor", "for_dataset")  # where and when, not what
 
 
-def run_name(params: Params, data_hash: str) -> str:
+def run_name(params: Params, data_hash: str, root: Path = Path()) -> str:
     """`<data set>-<hash of data version, parameters and code>`: the same command finds the same run again.
 
-    Files that the parameters name count by what is in them.
+    Files that the parameters name count by what is in them; `root`: what their paths start from.
 
     Raises:
         ParamsError: a model of the user's own, or a series joined by time, whose file is missing.
     """
     from cellwright.data.exogenous import digests
+    from cellwright.federation import fleet
 
     content = params.model_dump(mode="json", by_alias=True)
     what = {key: value for key, value in content.items() if key not in _NOT_RESULTS}
     models = [parts.model if (parts := federated(key)) else key for key in params.train.models]
     own = [own_model.sha256(model) for model, _ in map(own_model.split, models) if own_model.is_own(model)]
-    seen = [data_hash, what, code_digest(), *own, *digests(params.problem.exogenous)]
+    nodes = [found] if (found := fleet.digest(params.federation, root)) else []
+    seen = [data_hash, what, code_digest(), *own, *digests(params.problem.exogenous), *nodes]
     digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode())
     return f"{params.dataset}-{digest.hexdigest()[:8]}"
 
@@ -70,9 +72,9 @@ def open_run(
     `beside`: further data sets that it needs, and the parameters that it sees each with; it keeps their panels too.
     """
     seen = "+".join(
-        [version.hash if until is None else f"{version.hash}@{until}", *(run_name(other, v.hash) for other, v in beside)]
+        [version.hash if until is None else f"{version.hash}@{until}", *(run_name(other, v.hash, root) for other, v in beside)]
     )
-    ws = Workspace(root, run_name(params, seen) + (f"-{again}" if again else ""))
+    ws = Workspace(root, run_name(params, seen, root) + (f"-{again}" if again else ""))
     if not ws.held_panel(params.dataset).is_dir():
         version.save(ws.run_folder / "data.json")
         _hold(ws.panel(params.dataset), ws.held_panel(params.dataset))
@@ -119,7 +121,7 @@ def done_before(params: Params, root: Path) -> bool:
         version = data_version(Workspace(root), params.dataset)
     except FormatError:
         return False
-    return finished(Workspace(root, run_name(params, version.hash)))
+    return finished(Workspace(root, run_name(params, version.hash, root)))
 
 
 @contextmanager

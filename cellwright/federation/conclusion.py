@@ -232,14 +232,16 @@ def _tell(bed: Bed, made: Plan, outcome: Outcome, found: Federated, published: F
 
 def history(rounds: Sequence[Round]) -> list[dict[str, float]]:
     """The rounds as lines of history.jsonl, so that a federated candidate's curve stands beside the others'."""
-    lines, elapsed_s, cpu_s = list[dict[str, float]](), 0.0, 0.0
+    lines, elapsed_s, cpu_s, steps = list[dict[str, float]](), 0.0, 0.0, 0
     for record in rounds:
         elapsed_s += record.seconds
         cpu_s += math.fsum(o.cpu_s for o in record.owners)
+        steps += sum(o.steps for o in record.owners)
         told = [o.train_loss for o in record.owners if o.train_loss is not None]
         if record.validation_loss is None:
             continue
         line = {"epoch": float(record.round), "validation_loss": record.validation_loss, "elapsed_s": elapsed_s, "cpu_s": cpu_s}
+        line["step"] = float(steps)  # of all owners
         lines.append(
             {**line, "learning_rate": record.learning_rate, **({"train_loss": math.fsum(told) / len(told)} if told else {})}
         )

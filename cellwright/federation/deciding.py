@@ -53,6 +53,7 @@ def circumstances(params: Params, ws: Workspace) -> Circumstances:
     from cellwright.federation.fleet import fleet
     from cellwright.federation.owners import groups
     from cellwright.federation.privacy import mechanism as privacy
+    from cellwright.federation.privacy._contract import Mechanism
     from cellwright.panel import Panel
 
     f, panel = params.federation, Panel.open(ws.panel(params.dataset))
@@ -61,6 +62,7 @@ def circumstances(params: Params, ws: Workspace) -> Circumstances:
     rows = spans(params.split, panel.schema).train
     examples, spread = _data(panel, params.problem.targets or panel.schema.targets, shares, rows)
     own = _owners(nodes, shares)
+    mechanisms = [privacy(name, f.privacy_options.get(name, {})) for name in f.privacy]
     return Circumstances(
         task=f.task,
         examples=examples,
@@ -69,7 +71,9 @@ def circumstances(params: Params, ws: Workspace) -> Circumstances:
         reliability=_reliability(params, ws, [node.name for node in own]),
         memory_bytes=tuple(node.capacity.memory_bytes for node in own),
         heterogeneity=spread,
-        seals=any(privacy(name, f.privacy_options.get(name, {})).seals for name in f.privacy),
+        seals=any(m.seals for m in mechanisms),
+        private=bool(mechanisms),
+        averages=any(m.seals or type(m).finish is not Mechanism.finish for m in mechanisms),
         hierarchical=f.topology == "hierarchy",
         delay_bound_s=f.delay_bound_s,
         rounds=f.rounds,

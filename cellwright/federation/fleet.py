@@ -9,6 +9,7 @@ links:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,12 @@ def fleet(params: Federation, root: Path, owners: Mapping[str, Sequence[str]]) -
         for node in found.nodes
     )
     return Fleet(held, found.links, found.simulated)
+
+
+def digest(params: Federation, root: Path) -> str | None:
+    """SHA-256 of the file of nodes: what it says decides as much as parameters do. None: there is none."""
+    path = root / Path(params.nodes).expanduser() if params.nodes else None
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None
 
 
 def _embedded(params: Federation, owners: Mapping[str, Sequence[str]]) -> Fleet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cellwright.federation.key import federated
 from cellwright.panel import PanelSchema
 from cellwright.report.words import escaped, every_nth, exact, number, quantity
 from cellwright.results import EnergyReading, Interval, Leaderboard, Scored, Trained
@@ -115,9 +116,15 @@ def _training(trained: Trained) -> str:
     return (
         f"## Training\n\n{paper}- Model: `{public(trained.model)}`{preset}, {trained.parameters:,} parameters\n"
         f"- Options: {escaped(options)}\n- Settings: {escaped(settings)}, seed {trained.seed}{searched}\n{warm}"
-        f"- {trained.windows:,} windows, {trained.epochs} epochs, {quantity(trained.train_s, 's')}\n"
-        f"- Ended: {trained.status}. {escaped(trained.reason)}"
+        f"- {trained.windows:,} windows, {trained.epochs} {'rounds' if federated(trained.key) else 'epochs'}, "
+        f"{quantity(trained.train_s, 's')}\n"
+        f"- Ended: {trained.status}. {escaped(trained.reason)}{_noted(trained)}"
     )
+
+
+def _noted(trained: Trained) -> str:
+    """How it was federated and with what privacy budget, which start was refused, what the network fixed: lines of a list."""
+    return "".join(f"\n- {name.capitalize()}: {escaped(note)}" for name, note in trained.notes.items())
 
 
 def _limits(trained: Trained, schema: PanelSchema) -> str:

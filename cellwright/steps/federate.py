@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellwright.errors import FederationError, ParamsError
 from cellwright.files import write_text
-from cellwright.params import Params
+from cellwright.params import Federation, Params
 from cellwright.results import Trained
 from cellwright.workspace import Workspace
 
@@ -94,7 +94,9 @@ def sentence(found: Federated) -> str:
 def _own_models(bed: Bed, say: Say) -> None:
     """Owners that end with models of their own: no forecaster for all sites, nothing to score together."""
     from cellwright.federation import federate as whole
+    from cellwright.steps.train import prepared
 
+    prepared(bed.params, bed.ws, bed.key)
     if (bed.folder / whole.RESULT).is_file():
         return
     made = whole.planned(bed, say=say)
@@ -145,7 +147,7 @@ def federated_training(
             f"{candidate.key}: its owners keep their scalers or their models, so that there is no one forecaster to score; set "
             "federation.share_scalers to true, or use `cellwright federate`, which reports owner by owner"
         )
-    return _record(candidate, found, outcome.rounds, forecaster, warm_start), forecaster
+    return _record(params.federation, candidate, found, outcome.rounds, forecaster, warm_start), forecaster
 
 
 def _all_there(bed: Bed, made: Plan) -> None:
@@ -189,7 +191,12 @@ def _start(folder: Path) -> Arrays:
 
 
 def _record(
-    candidate: Candidate, found: Federated, rounds: tuple[Round, ...], forecaster: Forecaster, warm_start: Path | None
+    params: Federation,
+    candidate: Candidate,
+    found: Federated,
+    rounds: tuple[Round, ...],
+    forecaster: Forecaster,
+    warm_start: Path | None,
 ) -> Trained:
     from cellwright.steps.train import identity_of
 
@@ -197,7 +204,7 @@ def _record(
     losses = [r.validation_loss for r in rounds if r.validation_loss is not None]
     status: Any = "closed form" if closed else _STATUS.get(found.status, "budget")
     return Trained(
-        **identity_of(candidate),
+        **identity_of(candidate) | {"settings": identity_of(candidate)["settings"] | _settings(params)},
         status=status,
         reason=f"{found.reason}; {found.rounds} rounds with {len(found.owners)} owners",
         epochs=found.rounds,
@@ -213,6 +220,12 @@ def _record(
         data=found.data,
         notes=_notes(found),
     )
+
+
+def _settings(params: Federation) -> dict[str, Any]:
+    """How the owners trained, where central training has other settings."""
+    same = ("learning_rate", "weight_decay", "batch", "patience", "lr_patience", "budget_s")
+    return {name: getattr(params, name) for name in same} | {"max_epochs": params.rounds, "windows_per_epoch": None}
 
 
 def _notes(found: Federated) -> dict[str, str]:

@@ -66,7 +66,7 @@ def train(
     unfit = _unfit(warm_start, candidate, panel.schema)
     warm_start = None if unfit else warm_start
     folder = ws.candidate(key)
-    if done := _prepared(folder, _digest(params, candidate, version, spans, warm_start), rung):
+    if done := _prepared(folder, _digest(params, ws.root, candidate, version, spans, warm_start), rung):
         return done
     try:
         if candidate.rule:
@@ -97,6 +97,21 @@ def _federated(
     forecaster.save(folder)
     notes = {**trained.notes, "start": f"fresh weights, not those offered: {unfit}"} if unfit else trained.notes
     return trained.model_copy(update={"train_rows": _learnt(spans, version, warm_start), "notes": notes}).save(folder / RECORD)
+
+
+def prepared(params: Params, ws: Workspace, key: str) -> None:
+    """Empty a candidate's folder if what is in it was made from other inputs.
+
+    Raises:
+        WrongUse: the key, its options or the problem cannot be meant.
+    """
+    from cellwright.data.split import spans as spans_of
+    from cellwright.training.candidates import resolve
+    from cellwright.versioning import data_version
+
+    schema, version = Panel.open(ws.panel(params.dataset)).schema, data_version(ws, params.dataset)
+    spans = spans_of(params.split, schema)
+    _prepared(ws.candidate(key), _digest(params, ws.root, resolve(params, schema, key), version, spans, None), None)
 
 
 def note_failure(params: Params, ws: Workspace, key: str, reason: str) -> None:
@@ -152,7 +167,13 @@ def _emptied(folder: Path) -> None:
             shutil.rmtree(folder)
 
 
-def _digest(params: Params, candidate: Candidate, version: DataVersion, spans: Spans, warm_start: Path | None) -> str:
+def _federation(params: Params, root: Path) -> list[Any]:
+    from cellwright.federation.fleet import digest
+
+    return [params.federation.model_dump(mode="json", exclude=_ELSEWHERE), digest(params.federation, root)]
+
+
+def _digest(params: Params, root: Path, candidate: Candidate, version: DataVersion, spans: Spans, warm_start: Path | None) -> str:
     from cellwright.data.exogenous import digests
     from cellwright.forecaster import FILE
     from cellwright.training import digest
@@ -166,7 +187,7 @@ def _digest(params: Params, candidate: Candidate, version: DataVersion, spans: S
             "exogenous": digests(candidate.problem.exogenous),
             "search": params.search.model_dump() if params.search.trials else None,
             "warm_start": digest.file(warm_start / FILE) if warm_start else None,
-            "federation": params.federation.model_dump(mode="json", exclude=_ELSEWHERE) if candidate.rule else None,
+            "federation": _federation(params, root) if candidate.rule else None,
             "code": digest.sources(candidate.source),
         }
     )

@@ -148,7 +148,7 @@ def _row(ones: Sequence[_One], runs: Sequence[Finished]) -> TableRow:
         validation_mae=_validation(ones),
         kpis={**errors, **costs},
         statuses=[one.trained.status for one in ones],
-        budget_s=float(trained.settings["budget_s"]),
+        budget_s=float(trained.settings["budget_s"] or trained.train_s),  # a federation may have none
         train_s=statistics.fmean(one.trained.train_s for one in ones),
         epochs=statistics.fmean(one.trained.epochs for one in ones),
         windows_per_epoch=trained.settings["windows_per_epoch"],

@@ -9,8 +9,12 @@ import pytest
 
 from cellwright.errors import FederationError, ParamsError, TrainingError, UnknownName
 from cellwright.federation import federate
+from cellwright.federation.deciding import decided
 from cellwright.federation.results import Federated, Round
 from cellwright.panel import Panel
+from cellwright.registry.card import _training
+from cellwright.runs import run_name
+from cellwright.steps.federate import federate as federate_step
 from cellwright.steps.train import train
 from cellwright.training.checks import check_models
 from cellwright.workspace import Workspace
@@ -164,3 +168,46 @@ def test_a_rule_that_cannot_join_the_model_is_refused_before_anything_begins(ws,
 def test_an_unknown_rule_is_told_the_rules_there_are(make_params):
     with pytest.raises(UnknownName, match=r"no model 'fedfoo'.*<rule>:<model>; rules: .*fedavg"):
         check_models(make_params(train={"models": ["fedfoo:gru"]}))
+
+
+def test_the_model_card_tells_of_the_federation_and_its_privacy_budget(ws, plain):
+    tight = {"local_dp": {"noise_multiplier": 3.0, "clip_norm": 0.5, "epsilon": 100}}
+    trained = train(plain(privacy=["local_dp"], privacy_options=tight, batch=16, learning_rate=0.003), ws, KEY)
+    words = _training(trained)
+    assert "3 rounds" in words
+    assert "Federation: FedAvg, 4 owners, synchronous, runtime local" in words
+    assert f"ε {result(ws).epsilon:.3g} at δ" in words
+    assert (trained.settings["learning_rate"], trained.settings["batch"]) == (0.003, 16)
+
+
+def test_owners_of_clusters_are_not_told_a_contribution_that_nobody_measured(ws, make_params):
+    params = make_params(federation={"rule": "clustered", "compare": False})
+    found = federate_step(params, ws)
+    assert {o.contribution for o in found.owners} == {None}
+    assert federate_step(params, ws) == found  # found again
+    other = make_params(federation={"rule": "clustered", "compare": False, "rounds": 1})
+    assert federate_step(other, ws).rounds == 1  # other parameters, another training
+
+
+def test_another_file_of_nodes_is_another_run(tmp_path, plain):
+    params = plain(nodes="nodes.yaml")
+    names = set()
+    for content in ("", "nodes:\n- {name: a, roles: [data_owner]}\n", "nodes:\n- {name: b, roles: [data_owner]}\n"):
+        (tmp_path / "nodes.yaml").write_text(content)
+        names.add(run_name(params, "data", tmp_path))
+    assert len(names) == 3
+
+
+@pytest.mark.parametrize(
+    ("privacy", "topology", "rule"),
+    [
+        (["secure_aggregation"], "star", "fedavg"),
+        (["central_dp"], "hierarchy", "fedavg"),
+        (["local_dp"], "hierarchy", "hierarchical"),
+    ],
+)
+def test_what_is_chosen_goes_with_the_privacy_that_is_asked_for(ws, make_params, privacy, topology, rule):
+    params = make_params(federation={"rule": "auto", "model": "auto", "privacy": privacy, "topology": topology})
+    chosen = decided(params, ws).params.federation
+    assert chosen.model == "gru"  # few windows ask for ridge, whose sums no mechanism protects
+    assert chosen.rule in (rule, "fedprox" if rule == "fedavg" else rule)

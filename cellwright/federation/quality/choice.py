@@ -36,6 +36,8 @@ class Circumstances:
     rounds: int = 40
     steps: int = 20
     closed_form: str = ""  # the model's, where it has one: "ridge", "trees"
+    private: bool = False  # there is a privacy mechanism: they protect updates by gradient descent, no closed form
+    averages: bool = False  # one works on the average of all updates: it seals their sum, or puts noise on it
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,19 @@ class Choice:
 _Line = tuple[Callable[[Circumstances], bool], str, dict[str, Any], str]
 
 _MECHANISMS: tuple[_Line, ...] = (
-    (lambda c: c.closed_form == "ridge", "fedgram", {}, "a ridge regression is solved from summed statistics, in one round"),
-    (lambda c: c.closed_form == "trees", "bagging", {}, "trees cannot be averaged: each owner's are kept, and voted on by size"),
-    (lambda c: c.hierarchical, "hierarchical", {}, "the topology has regions: their edges aggregate first"),
+    (
+        lambda c: c.closed_form == "ridge" and not c.private,
+        "fedgram",
+        {},
+        "a ridge regression is solved from summed statistics, in one round",
+    ),
+    (
+        lambda c: c.closed_form == "trees" and not c.private,
+        "bagging",
+        {},
+        "trees cannot be averaged: each owner's are kept, and voted on by size",
+    ),
+    (lambda c: c.hierarchical and not c.averages, "hierarchical", {}, "the topology has regions: their edges aggregate first"),
     (
         lambda c: c.seals and c.heterogeneity > _MIXED,
         "fedprox",
@@ -61,7 +73,7 @@ _MECHANISMS: tuple[_Line, ...] = (
     ),
     (lambda c: c.seals, "fedavg", {}, "only sums can be read, so the rule must be a weighted sum"),
     (
-        lambda c: _untrusted(c) and len(c.examples) >= 5,
+        lambda c: _untrusted(c) and len(c.examples) >= 5 and not c.averages,
         "trimmed_mean",
         {},
         "some nodes are of low security or reliability: the extremes of every parameter are left out",
@@ -89,7 +101,7 @@ _MECHANISMS: tuple[_Line, ...] = (
 
 _ALGORITHMS: tuple[_Line, ...] = (
     (
-        lambda c: median(c.examples) < _FEW_WINDOWS,
+        lambda c: median(c.examples) < _FEW_WINDOWS and not c.private,
         "ridge",
         {},
         "the owners hold few windows each: a linear model is solved exactly from their sums",

@@ -169,7 +169,8 @@ def _policy(f: Federation) -> Policy:
 def _measurable(job: Job, made: Rule) -> bool:
     """Whether each owner's contribution is asked for and can be told."""
     f = job.federation
-    return f.contribution and not made.closed_form and len(job.topology.owners) <= f.contribution_owners
+    one = type(made).start_for is Rule.start_for  # clusters judge their own weights, whatever a group's would be
+    return f.contribution and one and not made.closed_form and len(job.topology.owners) <= f.contribution_owners
 
 
 def _contributions(job: Job, coordinator: Coordinator) -> Mapping[str, Contribution]:
