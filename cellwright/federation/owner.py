@@ -74,6 +74,8 @@ class DataOwner:
         if handler is None:
             raise Refused(f"a data owner does not answer '{kind[:40]}'; it answers {', '.join(handlers)} and {STAGE}<name>")
         request = self._request(kind, parcel, state)
+        if self.kit.request is not None and request != self.kit.request:  # what was seen of it is kept elsewhere
+            raise Refused(f"{self.name}: the message is of request '{request[:64]}', this run of '{self.kit.request[:64]}'")
         self._check_sender(kind, parcel, state, request)
         return self._signed(kind, handler(parcel, state), state, request)
 

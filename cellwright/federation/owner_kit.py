@@ -38,6 +38,7 @@ class OwnerKit:
     book: MetadataBook | None = None  # its sealed metadata; None: they are made anew each time
     exogenous: tuple[str, ...] = ()  # files of series joined by time that a task may have it read
     noise_seed: int | None = None  # of DP-SGD, for tests: hides nothing
+    request: str | None = None  # the one that this state is of; None: any
 
 
 def deployed_values(

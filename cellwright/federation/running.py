@@ -82,7 +82,7 @@ def on_superlink(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path, wa
     seconds = f.deadline_s * (
         2 * f.rounds + 3
     )  # a round trains and evaluates; before them the task is deployed, after them tested
-    deployed.run(files, f.address, folder, request=made.name, seconds=seconds, on_look=watch.looked)
+    deployed.run(files, f.address, folder, request=job.task.request, seconds=seconds, on_look=watch.looked)
     watch.looked()
     return read_outcome(folder)
 

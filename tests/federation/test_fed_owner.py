@@ -384,6 +384,13 @@ def test_only_the_coordinators_fresh_messages_are_answered_and_replies_are_signe
         owner.answer("deploy", signed(messages.deploy(task), 1))
 
 
+def test_messages_of_another_request_than_the_memorys_are_refused(owner_folders, task):
+    """Under an empty memory nothing was seen yet: what was signed once could be played again."""
+    with pytest.raises(Refused, match="of request 'r1', this run of 'r2'"):
+        Asked(owner_folders, task, OwnerKit(request="r2"))
+    assert Asked(owner_folders, task, OwnerKit(request="r1")).train().values["examples"]
+
+
 def test_a_finished_task_is_forgotten(owner_folders, task):
     owner = Asked(owner_folders, task)
     owner.train(replace(LOCAL, private=("blocks.head",)))

@@ -30,6 +30,7 @@ def owner(context: Any) -> Node:
         peers=settings.peers,
         energy=settings.energy,
         exogenous=settings.exogenous,
+        request=str(context.run_config.get("request", "")) or None,  # whose memory this run is given
     )
     return DataOwner(settings.owner, Path(settings.panel), kit)
 
