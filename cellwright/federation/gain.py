@@ -15,6 +15,7 @@ import numpy as np
 
 from cellwright.federation.aggregation._contract import Rule
 from cellwright.federation.contract import Arrays, Update
+from cellwright.federation.observed import Shelf
 from cellwright.federation.quality.incentive import Contribution, contributions
 
 Judge = Callable[[Arrays], float]  # validation MAE over all owners, raw units
@@ -38,13 +39,31 @@ class Observer:
     most: int
     kept: list[Kept] = field(default_factory=list)
     seen: int = 0
+    shelf: Shelf | None = None  # where they are kept on disk; None: nowhere
     _every: int = 1
+    _last: int = 0  # round that was shown last
+
+    def resume(self) -> None:
+        """Go on with what an interrupted process saw.
+
+        Raises:
+            FederationError: a file of it is damaged.
+        """
+        if self.shelf is not None and (told := self.shelf.index()):
+            self.seen, self._every, self._last = told["seen"], told["every"], told["last"]
+            self.kept = self.shelf.kept()
 
     def __call__(self, round_: int, current: Arrays, updates: Sequence[Update]) -> None:
         """What the coordinator shows before it aggregates."""
-        self.seen += 1
-        if (self.seen - 1) % self._every:
+        if round_ <= self._last:  # a round that is done anew after a kill, in the same way
             return
+        self.seen, self._last = self.seen + 1, round_
+        if (self.seen - 1) % self._every == 0:
+            self._keep(round_, current, updates)
+        if self.shelf is not None:
+            self.shelf.keep(self.kept, {"seen": self.seen, "every": self._every, "last": self._last})
+
+    def _keep(self, round_: int, current: Arrays, updates: Sequence[Update]) -> None:
         state = {name: array.copy() for name, array in self.rule.state().items()}
         self.kept.append(Kept(round_, current, tuple(updates), state))
         if len(self.kept) > 2 * self.most - 1:

@@ -211,3 +211,15 @@ def test_what_is_chosen_goes_with_the_privacy_that_is_asked_for(ws, make_params,
     chosen = decided(params, ws).params.federation
     assert chosen.model == "gru"  # few windows ask for ridge, whose sums no mechanism protects
     assert chosen.rule in (rule, "fedprox" if rule == "fedavg" else rule)
+
+
+@pytest.mark.parametrize("after", [2, 5])
+def test_contributions_are_of_all_rounds_wherever_a_process_was_interrupted(ws, tmp_path, make_params, panel, after):
+    params, whole = make_params(federation={"rounds": 5, "contribution_rounds": 2}), Workspace(tmp_path / "whole", "run")
+    panel.save(whole.panel("tiny"))
+    train(params, whole, "fedavgm:gru")
+    interrupted(params, ws, "fedavgm:gru", after=after)
+    train(params, ws, "fedavgm:gru")
+    ours, theirs = (result(w, "fedavgm:gru").owners for w in (ws, whole))
+    assert [o.contribution for o in ours] == pytest.approx([o.contribution for o in theirs])
+    assert any(o.contribution for o in ours)

@@ -28,6 +28,7 @@ from cellwright.federation.coordinator import Coordinator
 from cellwright.federation.gain import Observer, gains
 from cellwright.federation.gathering import public
 from cellwright.federation.management.records import DataNeeds, Topology
+from cellwright.federation.observed import Shelf
 from cellwright.federation.quality.evaluation import Policy
 from cellwright.federation.quality.incentive import Contribution
 from cellwright.federation.results import Round
@@ -35,7 +36,7 @@ from cellwright.federation.rounds import Outcome, Quality, Rounds
 from cellwright.files import write_bytes, write_text
 from cellwright.params import Federation
 
-JOB, START, OUTCOME, ROUNDS, AUDIT, CHECKPOINT, ALIGNMENT = (
+JOB, START, OUTCOME, ROUNDS, AUDIT, CHECKPOINT, ALIGNMENT, OBSERVED = (
     "job.json",
     "start.safetensors",
     "outcome.safetensors",
@@ -43,6 +44,7 @@ JOB, START, OUTCOME, ROUNDS, AUDIT, CHECKPOINT, ALIGNMENT = (
     "audit.jsonl",
     "checkpoint.safetensors",
     "alignment.json",
+    "observed",
 )
 
 _EVALUATION = TypeAdapter(Evaluation)
@@ -131,7 +133,7 @@ def _coordinator(
         auditor=auditor,
         signer=signer,
         quality=quality or _policy(f),
-        observe=Observer(made, f.contribution_rounds) if _measurable(job, made) else None,
+        observe=_observer(job, made, folder) if _measurable(job, made) else None,
         **hooks,
         align=partial(_aligned, folder, job.task),
         checkpoint=folder / CHECKPOINT if f.checkpoints else None,
@@ -164,6 +166,16 @@ def _aligned(folder: Path, task: Task, replies: Mapping[str, Parcel]) -> Mapping
 
 def _policy(f: Federation) -> Policy:
     return Policy(f.target, f.rounds, more_share=f.more_rounds, least_owners=f.least_owners)
+
+
+def _observer(job: Job, made: Rule, folder: Path) -> Observer:
+    """With what an interrupted process saw, where there is a checkpoint to go on from."""
+    shelf = Shelf(folder / OBSERVED) if job.federation.checkpoints else None
+    observer = Observer(made, job.federation.contribution_rounds, shelf=shelf)
+    if shelf is not None and not (folder / CHECKPOINT).is_file():
+        shelf.clear()
+    observer.resume()
+    return observer
 
 
 def _measurable(job: Job, made: Rule) -> bool:
