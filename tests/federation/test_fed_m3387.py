@@ -167,6 +167,15 @@ def test_9_2_an_owner_trains_by_what_it_was_told(owner_folders, params, panel):
         np.testing.assert_allclose(deltas[1][name] - deltas[0][name], -0.1 * 0.5 * array, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_9_3_there_are_as_many_rounds_as_are_asked_for(toy, make_params, count):
+    nodes = {name: toy.Puller(name, 1.0) for name in "ab"}
+    settings = Rounds.of(make_params(federation={"rounds": count, "learning_rate": 0.125}).federation, seed=7)
+    channel, topology = open_channel(nodes), toy.star("ab")
+    out = Coordinator(channel, toy.TASK, rule("fedavg"), settings, codec=codec("none"), topology=topology).run(toy.initial())
+    assert (len(out.rounds), out.status) == (count, "rounds")
+
+
 def test_9_4_every_round_begins_at_the_newest_weights(toy):
     sent, current = [], []
 
