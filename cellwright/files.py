@@ -34,8 +34,8 @@ def explained(path: Path) -> Iterator[None]:
         raise
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` whole or not at all.
+def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write `content` to `path` whole or not at all. `mode`: 0o600 for what is nobody else's to read.
 
     Raises:
         WorkspaceError: the disk is full or the folder is not writable.
@@ -48,7 +48,7 @@ def write_bytes(path: Path, content: bytes) -> None:
                 out.write(content)
                 out.flush()
                 os.fsync(out.fileno())
-            Path(aside).chmod(0o644)
+            Path(aside).chmod(mode)
             Path(aside).replace(path)
         except BaseException:
             Path(aside).unlink(missing_ok=True)
