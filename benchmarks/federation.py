@@ -8,8 +8,8 @@
     deployed   the same job of three owners × 3 rounds in this process and on Flower's SuperLink and SuperNodes, over TLS
     privacy    a round of FedAvg over 50 nodes and 30,000 parameters, in the clear and under each mechanism, a fifth of the nodes lost
 
-Every part runs in a process of its own, whose peak memory is that of the part; seconds are of the wall
-clock unless said otherwise. All rounds are those of `Coordinator`: updates are asked for and aggregated, the new weights are judged by every owner, and recorded.
+Every part runs in a process of its own, whose peak memory is that of the part; seconds are of the wall clock unless said otherwise.
+All rounds are those of `Coordinator`: updates are asked for and aggregated, the new weights are judged by every owner, and recorded.
 What the mechanisms cost apart from a round, and for how much privacy, is in benchmarks/privacy.py.
 """
 
