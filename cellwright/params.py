@@ -229,6 +229,10 @@ class Federation(Section):
     learning_rate: Positive = Field(5e-3, description="the owners', in the first round")
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     moments: bool = Field(False, description="whether AdamW goes on with each owner's moments of the round before")
+    search_trials: Annotated[int, Field(ge=0)] = Field(
+        0, description="short federations that try learning rate, steps and batch out before the training; 0: none"
+    )
+    search_rounds: Count = Field(5, description="rounds of each")
     patience: Count = Field(12, description="rounds without a better validation loss before it stops as converged")
     lr_patience: Count | None = Field(None, description="such rounds before the learning rate is halved; null: it only decays")
     fraction: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="share of the owners asked in a round")

@@ -122,9 +122,11 @@ def trained(
         FederationError: the training cannot go on; what was done is kept. Or it ended before its first round.
     """
     from cellwright.federation.initial import initial, task_for
+    from cellwright.federation.search import searched
 
     task = task_for(bed.params, bed.panel.schema, bed.key, made.name, kind=bed.params.federation.task)
     first = start if start is not None else initial(task)
+    bed = searched(bed, made, task, first, say=say)
     with fmlms(bed) as service:
         while True:
             watch = Watch(service, made, bed, say, on_round)

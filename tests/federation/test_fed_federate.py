@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from cellwright.data.split import spans
-from cellwright.errors import FederationError, ParamsError
+from cellwright.errors import FederationError, ParamsError, TrainingError
 from cellwright.federation import federate
 from cellwright.federation.alignment.horizontal import AlignmentReport
 from cellwright.federation.audit.chain import verify_log
 from cellwright.federation.comparison import errors
 from cellwright.federation.results import Federated, Round
+from cellwright.federation.search import FOUND, Found
 from cellwright.forecaster import Forecaster
 from cellwright.steps.federate import federate as federate_step
 from cellwright.steps.train import train
@@ -177,3 +178,23 @@ def test_a_hierarchy_aggregates_at_its_edges(ws, make_params):
     train(params, ws, "hierarchical:gru")
     found = Federated.read(ws.candidate("hierarchical:gru") / federate.RESULT)
     assert sorted(map(len, found.topology["regions"].values())) == [2, 2]
+
+
+def test_a_search_tries_short_federations_and_the_best_trains(ws, make_params):
+    search = {"search_trials": 4, "search_rounds": 1, "rounds": 1, "learning_rate": 1e-6, "contribution": False}
+    params = make_params(federation=search)
+    said = []
+    train(params, ws, KEY, say=said.append)
+    found = Found.model_validate_json((ws.candidate(KEY) / FOUND).read_bytes())
+    assert found.trials == 4
+    assert found.learning_rate > 1e-6  # with that nothing is learnt
+    assert found.validation_loss < found.default_loss
+    (round_,) = (ws.candidate(KEY) / federate.ROUNDS).read_text().splitlines()
+    assert Round.model_validate_json(round_).learning_rate == found.learning_rate
+    assert any("trial 4 of 4" in line for line in said)
+
+
+def test_there_is_no_search_under_privacy(ws, make_params):
+    params = make_params(federation={"search_trials": 2, "privacy": ["local_dp"], "contribution": False})
+    with pytest.raises(TrainingError, match="search_trials is 2, but privacy is local_dp"):
+        train(params, ws, KEY)

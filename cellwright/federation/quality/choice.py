@@ -1,7 +1,7 @@
 """Which learning algorithm, which aggregation mechanism, with which parameters (M.3387 9.2 and 9.3): by rules that say why.
 
 The rules are tables: the first line that applies decides. What they decide can be overruled in params.yaml (`federation.rule`,
-`federation.model`), and `federation.search` tries parameters out (search.py).
+`federation.model`), and `federation.search_trials` tries parameters out (federation/search.py).
 """
 
 from __future__ import annotations
