@@ -26,6 +26,10 @@ class Progress:
     since_cut: int = 0
     learning_rate: float = 0.0
     seconds: float = 0.0  # in epochs, of all processes
+    starts: int = 0  # processes that worked on it: one that is cut off has sent a part of an epoch for nothing
+    down_bytes: dict[str, int] = field(default_factory=dict)  # up to the last whole epoch, of all processes
+    up_bytes: dict[str, int] = field(default_factory=dict)
+    messages: int = 0
     ended: Literal["", "converged", "epochs", "budget"] = ""
 
     def judge(self, epoch: Epoch, settings: Vertical) -> bool:

@@ -75,7 +75,12 @@ class Session:
     def through(self) -> Trained:
         """Begin or go on, train, and measure the best weights."""
         done = self.ledger.runs.setdefault(self.run, Progress(learning_rate=self.settings.learning_rate))
-        start = self.channel.now()
+        start = self.channel.now() - done.seconds
+        done.starts += 1
+        self.ledger.save()
+        self.traffic.down_bytes.update(done.down_bytes)
+        self.traffic.up_bytes.update(done.up_bytes)
+        self.traffic.messages += done.messages
         try:
             self._begin()
             if done.epochs:
@@ -149,6 +154,8 @@ class Session:
         after.seconds += self.channel.now() - start
         best = after.judge(epoch, self.settings)
         self._ask("vertical_keep", dict.fromkeys(self.parties, self._parcel(epoch=number, best=best)))
+        after.down_bytes, after.up_bytes = dict(self.traffic.down_bytes), dict(self.traffic.up_bytes)
+        after.messages = self.traffic.messages
         done.__dict__.update(after.__dict__)  # only now: an epoch counts when every party has kept it
         self.ledger.save()
         if self.on_epoch:

@@ -63,7 +63,8 @@ def vertical_train(
     runs = partial(Session, channel, settings, active=active, ledger=ledger, aligned=found is not None, on_epoch=on_epoch)
     without = runs(run="alone", passives=()).through() if alone and names else None
     together = runs(run="vertical", passives=tuple(names)).through()
-    releases = len(together.trial.epochs) + 1  # a window is sent once an epoch, one of validation once more at the end
+    # A window is sent once an epoch, one of validation once more at the end; after an interruption perhaps once more, for nothing.
+    releases = len(together.trial.epochs) + ledger.runs["vertical"].starts
     noise = epsilon_embedding(settings.embedding_noise, releases, DELTA) if names else None
     return VerticalResult(
         active=active,
