@@ -146,7 +146,8 @@ def test_the_last_run_killed_every_mutation():
     text = sorted((REPOSITORY / "benchmarks" / "results").glob("*-m3387.md"))[-1].read_text()
     assert "Without any mutation the tests pass." in text
     results = {
-        tuple(cells[:2]): cells[3] for cells in (line.strip("| ").split(" | ") for line in text.splitlines() if "|" in line)
+        tuple(cells[:2]): cells[3]
+        for cells in (line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| "))
     }
     for m in MUTATIONS:
         assert results.get((m["row"], f"`{m['file']}`: {m['what']}")) == "killed", (m["row"], m["what"])
