@@ -91,7 +91,9 @@ class Checkpoint:
         arrays = dict(_arrays(saved))
         arrays |= {_key("record", f"{i:06}"): packed for i, packed in enumerate(self._packed)}
         header = {"format": _FORMAT, "identity": self._identity, "content": json.dumps(_header(saved))}
-        write_bytes(self.path, save({name: _whole(array) for name, array in arrays.items()}, header), mode=0o600)  # owners' own states
+        write_bytes(
+            self.path, save({name: _whole(array) for name, array in arrays.items()}, header), mode=0o600
+        )  # owners' own states
 
     def load(self) -> Saved | None:
         """What `save` wrote; None: there is none.

@@ -65,7 +65,9 @@ def on_superlink(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path, wa
 
     f, files = bed.params.federation, Files(bed.ws.federation.resolve())
     if not f.audit:  # without it nobody's signature is checked, and a node could speak for another
-        raise FederationError("federation.audit is false, but messages that come over a network must be signed and checked; set it to true")
+        raise FederationError(
+            "federation.audit is false, but messages that come over a network must be signed and checked; set it to true"
+        )
     if not files.ca.is_file():
         raise FederationError(
             f"federation.runtime is 'deployed', but no SuperLink was started in this project ({files.ca} is missing); start it with "
