@@ -550,12 +550,14 @@ def page(found: Mapping[str, Mapping[str, Any]], day: str) -> str:
     """The results as a page."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("flwr", "torch", "numpy", "cryptography", "tenseal"))
     loads = "; ".join(f"{part} {r['load'][0]:.1f} to {r['load'][1]:.1f}" for part, r in found.items())
+    busy = max(load for r in found.values() for load in r["load"]) > (os.cpu_count() or 1)
+    shared = "Other work shared the cores, so seconds of the wall clock are more than an idle machine's; CPU time is this work's own.\n"
     sections = "\n\n".join(PARTS[part][1](r) for part, r in found.items())
     return f"""# What a federation costs beside the training, {day}
 
 `python benchmarks/federation.py` on {platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}, {libraries}.
 Load average while each part ran: {loads}.
-
+{shared if busy else ""}
 {sections}
 """
 
