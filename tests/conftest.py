@@ -95,9 +95,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers (`-n 2 --dist loadgroup`) the conformance tests spread; all others share one server, so one worker."""
+    """With several workers (`-n 2 --dist loadgroup`) the conformance tests spread, and those of the federation file by file; all
+    others share one server, so one worker."""
     for item in items:
-        if "conformance" not in item.path.parts:
+        if "federation" in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        elif "conformance" not in item.path.parts:
             item.add_marker(pytest.mark.xdist_group("rest"))
 
 

@@ -263,8 +263,10 @@ def test_an_owner_starts_from_its_settings_alone(tmp_path: Path, owner_folders: 
     servers.write(files.node("east"), settings["east"])
     node = programs.owner(context(files.node("east")))
     assert node.name == "east"
-    with pytest.raises(Refused, match="not signed"):
+    with pytest.raises(Refused, match="of request '', this run of 'r'"):  # nothing is deployed yet
         node.answer("metadata", Parcel(), NodeState())
+    with pytest.raises(Refused, match="not signed"):
+        programs.owner(context(files.node("east"), request="")).answer("metadata", Parcel(), NodeState())
 
 
 # -- a job
