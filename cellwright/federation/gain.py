@@ -1,8 +1,9 @@
 """How much each owner's updates lowered the error: models of groups, rebuilt from the rounds that were run (M.3387 8.4.2).
 
-A few rounds, evenly spread, are kept as they came: the weights before them and every owner's update. What the aggregation would have made
-of a group's updates alone is judged by the owners themselves on their validation spans; no data leave them. The values of the rounds kept
-are added up and scaled to all rounds. Under a sealed sum nobody sees an owner's update, so that nothing can be said.
+A few rounds, evenly spread, are kept as they came: the weights before them and every owner's update. What the aggregation would have
+made of a group's updates alone is judged by the owners themselves on their validation spans; no data leave them. The values of the rounds
+kept are added up and speak of these rounds alone: the first gains far more than a later one, so that nothing is extrapolated. Under a
+sealed sum nobody sees an owner's update, so that nothing can be said.
 """
 
 from __future__ import annotations
@@ -78,14 +79,13 @@ class Observer:
 
 
 def gains(observer: Observer, judge: Judge, *, orders: int, seed: int) -> dict[str, Contribution]:
-    """Each owner's part of the fall of the validation MAE over all rounds; empty: no round was seen."""
+    """Each owner's part of the fall of the validation MAE in the rounds that were kept, added up; empty: no round was seen."""
     rounds = observer.chosen
     if not rounds:
         return {}
     found = [_of_round(kept, observer.rule, judge, orders, np.random.default_rng([seed, kept.round])) for kept in rounds]
-    factor = observer.seen / len(rounds)
     owners = sorted({owner for each in found for owner in each})
-    return {owner: _summed([each[owner] for each in found if owner in each], factor) for owner in owners}
+    return {owner: _summed([each[owner] for each in found if owner in each]) for owner in owners}
 
 
 def _of_round(kept: Kept, rule: Rule, judge: Judge, orders: int, rng: np.random.Generator) -> Mapping[str, Contribution]:
@@ -106,9 +106,9 @@ def _without_others(kept: Kept, rule: Rule, group: frozenset[str]) -> Arrays:
     return fresh.aggregate(kept.current, updates)
 
 
-def _summed(found: Sequence[Contribution], factor: float) -> Contribution:
+def _summed(found: Sequence[Contribution]) -> Contribution:
     return Contribution(
-        shapley=sum(c.shapley for c in found) * factor,
-        leave_one_out=sum(c.leave_one_out for c in found) * factor,
+        shapley=sum(c.shapley for c in found),
+        leave_one_out=sum(c.leave_one_out for c in found),
         evaluations=sum(c.evaluations for c in found),
     )

@@ -61,7 +61,7 @@ class OwnerResult(Result):
     mae: float | None  # test span, raw units, with the federated model (its own, where owners end with their own)
     mae_alone: float | None = None  # of the same network trained on its own data alone
     mae_central: float | None = None  # of the same network trained on everyone's data
-    contribution: float | None = None  # validation gain that is due to it (Shapley), raw units of MAE
+    contribution: float | None = None  # fall of the validation MAE in the rounds kept that is due to it (Shapley)
     contribution_loo: float | None = None  # by leaving it out
     reward: float | None = None
     reliability: float = 1.0

@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cellwright.federation.aggregation import rule
+from cellwright.federation.contract import Update, Usage
+from cellwright.federation.gain import Observer, gains
 from cellwright.federation.quality.incentive import Incentive, Spending, contributions
 
 # A game of three whose Shapley values are known: error 10 without anybody; a takes 4 off, b 2; a and b together 1 more; c nothing.
@@ -78,3 +81,29 @@ def test_reward_follows_contribution_resources_and_reliability():
 def test_reward_of_a_round_in_which_nothing_was_gained_is_shared_alike():
     rewards = Incentive(pot=1, quality_share=1.0).rewards({"a": 0.0, "b": -1.0}, {n: Spending(1, None, 0) for n in "ab"}, {})
     assert rewards == {"a": 0.5, "b": 0.5}
+
+
+def test_the_gains_of_the_rounds_kept_add_up_to_what_the_error_fell_in_them():
+    """FedAvg of two owners that pull a weight of 0 to 4 and to 8: their mean is 6; the error is the distance to 100."""
+    made, weights = rule("fedavg", {}), {"w": np.zeros(1, np.float32)}
+    observer = Observer(made, most=2)
+    fallen = 0.0
+    for number in (1, 2):
+        updates = [an_update(name, number, pull) for name, pull in (("a", 4.0), ("b", 8.0))]
+        observer(number, weights, updates)
+        after = made.aggregate(weights, updates)
+        fallen += distance(weights) - distance(after)
+        weights = after
+    found = gains(observer, distance, orders=50, seed=0)
+    assert sum(c.shapley for c in found.values()) == pytest.approx(fallen, rel=1e-5)
+    # a round: alone they bring 4 and 8, together 6; so 1 = (4 - 2) / 2 is due to a, 5 = (8 + 2) / 2 to b
+    assert {owner: round(c.shapley, 4) for owner, c in found.items()} == {"a": 2.0, "b": 10.0}
+
+
+def distance(arrays: dict[str, np.ndarray]) -> float:
+    return abs(100.0 - float(arrays["w"][0]))
+
+
+def an_update(owner: str, round_: int, pull: float) -> Update:
+    delta = {"w": np.array([pull], np.float32)}
+    return Update(owner, round_, delta, 10, 1, {}, Usage(0.0, 0.0, None, None))
