@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,8 @@ def in_this_process(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path,
         for owner in made.owners
     }
     nodes = {owner: DataOwner(owner, bed.panels[owner], kit) for owner, kit in kits.items()}
-    write_job(folder, replaced(job, keys=keys if signed else None, signing=str(path) if signed else None), first)
+    given = {"keys": keys, "signing": str(path)} if signed else {}
+    write_job(folder, job.model_copy(update=given), first)
     channel = open_channel(
         nodes,
         speeds=bed.fleet.speeds(),
@@ -80,8 +80,8 @@ def on_superlink(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path, wa
             f"{len(missing)} of {len(made.owners)} owners are not connected to the SuperLink at {f.address}, first '{missing[0]}'; start "
             "their SuperNodes (`cellwright federate up`, or `cellwright federate node` on their machines)"
         )
-    keys = {owner: signing_public(files, owner) for owner in made.owners} if f.audit else None
-    write_job(folder, replaced(job, keys=keys, signing=str(files.coordinator_key)), first)
+    keys = {owner: signing_public(files, owner) for owner in made.owners}
+    write_job(folder, job.model_copy(update={"keys": keys, "signing": str(files.coordinator_key)}), first)
     signing_key(files.coordinator_key)
     seconds = f.deadline_s * (
         2 * f.rounds + 3
@@ -89,11 +89,6 @@ def on_superlink(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path, wa
     deployed.run(files, f.address, folder, request=job.task.request, seconds=seconds, on_look=watch.looked)
     watch.looked()
     return read_outcome(folder)
-
-
-def replaced(job: Job, *, keys: Mapping[str, str] | None, signing: str | None) -> Job:
-    """The job with its keys."""
-    return job.model_copy(update={"keys": dict(keys) if keys is not None else None, "signing": signing})
 
 
 def _links(bed: Bed, topology: Topology) -> dict[str, Link]:
