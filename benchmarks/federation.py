@@ -100,7 +100,9 @@ class Ready:
             return self._update(messages.instruction_of(parcel).round, state)
         if kind == "evaluate":
             span: Any = parcel.values["span"]
-            return messages.evaluated(Evaluation(self.name, span, 1, 1.0, 1.0, 1.0), Usage(0.0, 0.0, None, None))
+            return messages.evaluated(
+                Evaluation(self.name, span, 1, 1.0, 1.0, 1.0), Usage(0.0, 0.0, None, None), parcel.values.get("round")
+            )
         if (side := self._side(state)) is None:
             return Parcel(values={"owner": self.name, "examples": 32})
         if not kind.startswith("stage_"):

@@ -51,6 +51,7 @@ def total(evaluations: Iterable[Evaluation]) -> Total:
 class _Asked:
     ticket: str
     span: Span
+    round: int
 
 
 class Judge:
@@ -68,7 +69,7 @@ class Judge:
             key = tuple(map(id, start.values()))
             parcels[owner] = shared.get(key) or shared.setdefault(key, messages.evaluate(start, span, round_))
         for owner, ticket in self.post.send("evaluate", parcels, round_=round_).items():
-            self._asked[owner] = _Asked(ticket, span)
+            self._asked[owner] = _Asked(ticket, span, round_)
 
     def asked(self) -> tuple[str, ...]:
         """Who has not answered yet."""
@@ -82,7 +83,7 @@ class Judge:
         heard = {}
         for owner, parcel in answers.parcels.items():
             try:
-                evaluation, usage = _opened(parcel, owner, asked[owner].span)
+                evaluation, usage = _opened(parcel, owner, asked[owner])
             except Refused as refusal:
                 ledger.unjudged(owner, "refused", str(refusal))
                 continue
@@ -108,17 +109,19 @@ class Judge:
         return heard
 
 
-def _opened(parcel: Parcel, owner: str, span: Span) -> tuple[Evaluation, Usage]:
+def _opened(parcel: Parcel, owner: str, asked: _Asked) -> tuple[Evaluation, Usage]:
     """What a reply says.
 
     Raises:
-        Refused: of another owner or span, or with numbers that cannot be.
+        Refused: of another owner, span or round, or with numbers that cannot be.
     """
     evaluation, usage = messages.evaluation_of(parcel)
-    if (evaluation.owner, evaluation.span) != (owner, span):
+    if (evaluation.owner, evaluation.span) != (owner, asked.span):
         raise Refused(
-            f"'{owner}' was asked about its {span} span and answered for '{evaluation.owner[:64]}', {str(evaluation.span)[:20]}"
+            f"'{owner}' was asked about its {asked.span} span and answered for '{evaluation.owner[:64]}', {str(evaluation.span)[:20]}"
         )
+    if (told := parcel.values.get("round")) != asked.round or isinstance(told, bool):
+        raise Refused(f"'{owner}' was asked about the weights of round {asked.round} and answered for round {str(told)[:20]}")
     sums = (evaluation.absolute, evaluation.squared, evaluation.loss)
     if evaluation.count < 0 or not all(abs(s) <= _LARGEST_SUM for s in sums) or min(sums[:2]) < 0:
         raise Refused(f"its errors over {evaluation.count} targets are no finite sums: {', '.join(f'{s:g}' for s in sums)}")

@@ -122,10 +122,11 @@ def stage(message: Mapping[str, bytes], round_: int) -> Parcel:
     return Parcel(blobs=dict(message), values={"round": round_})
 
 
-def evaluated(evaluation: Evaluation, usage: Usage) -> Parcel:
-    """The reply to "evaluate"."""
+def evaluated(evaluation: Evaluation, usage: Usage, round_: Value | None) -> Parcel:
+    """The reply to "evaluate"; `round_`: as the question told it."""
     counts = {"positive": json.dumps(evaluation.positive), "negative": json.dumps(evaluation.negative)}
-    return Parcel(values={**vars(evaluation), **counts, **usage_values(usage)})
+    told = {} if round_ is None else {"round": round_}
+    return Parcel(values={**vars(evaluation), **counts, **told, **usage_values(usage)})
 
 
 def evaluation_of(parcel: Parcel) -> tuple[Evaluation, Usage]:

@@ -162,7 +162,7 @@ class DataOwner:
         else:
             weights = own_weights(shared, messages.under(parcel, messages.WEIGHTS), state)
             found = evaluate(shared, data, weights, span)
-        return messages.evaluated(found, self._meter.usage(mark))
+        return messages.evaluated(found, self._meter.usage(mark), parcel.values.get("round"))
 
     def _span(self, parcel: Parcel) -> Span:
         asked = parcel.values.get("span")

@@ -297,7 +297,7 @@ class RegionalCoordinator:
             region.crew.peers(), weights, round_, region.ledger, wait_s=self._deadline_s, span=cast(Span, span)
         )
         summed = _summed(self.name, cast(Span, span), tuple(found.values()))
-        return messages.evaluated(summed, region.ledger.usage(self.channel.now() - began))
+        return messages.evaluated(summed, region.ledger.usage(self.channel.now() - began), parcel.values.get("round"))
 
     def _finish(self, parcel: Parcel, state: NodeState, region: _Region) -> Parcel:
         """Let the members go, and forget the task."""

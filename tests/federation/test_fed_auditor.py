@@ -216,7 +216,7 @@ def test_an_owner_cannot_suddenly_hold_far_more_windows(open_auditor):
 
 
 def test_an_evaluation_is_held_to_its_own_form(open_auditor):
-    auditor, good = open_auditor(), evaluated(Evaluation("a", "validation", 10, 5.0, 3.0, 1.0), SPENT)
+    auditor, good = open_auditor(), evaluated(Evaluation("a", "validation", 10, 5.0, 3.0, 1.0), SPENT, 1)
     assert broken(auditor, good, kind="evaluate") == ""
     for altered in (
         replace(good, values={**good.values, "owner": "b"}),
@@ -226,6 +226,16 @@ def test_an_evaluation_is_held_to_its_own_form(open_auditor):
         replace(good, arrays={"raw": np.zeros(3, np.float32)}),
     ):
         assert broken(auditor, altered, kind="evaluate") == "schema"
+
+
+def test_a_judgement_of_an_earlier_round_or_of_none_is_refused(open_auditor):
+    told = Evaluation("a", "validation", 10, 5.0, 3.0, 1.0)
+    strict, patient = open_auditor(), open_auditor(max_staleness=2)
+    found = {
+        round_: broken(strict, evaluated(told, SPENT, round_), kind="evaluate", round_=5) for round_ in (4, 5, 6, None, True)
+    }
+    assert found == {4: "freshness", 5: "", 6: "freshness", None: "freshness", True: "freshness"}
+    assert [broken(patient, evaluated(told, SPENT, n), kind="evaluate", round_=5) for n in (2, 3, 5)] == ["freshness", "", ""]
 
 
 def test_reliability_ages_by_hand(open_auditor):

@@ -26,6 +26,7 @@ HOSTILE = {
     "negative counts": ("evaluate", {"positive": f"[{', '.join(['-1'] * 256)}]"}),
     "an infinite count": ("evaluate", {"count": float("inf")}),
     "sums that overflow": ("evaluate", {"absolute": 1.7e308}),
+    "a judgement of another round": ("evaluate", {"round": 0}),
     "infinite windows": ("train", {"examples": float("inf")}),
     "more steps than it was told": ("train", {"steps": 10**15}),
 }

@@ -207,7 +207,9 @@ def test_9_5_precision_recall_and_auc_are_those_of_all_owners_together(toy):
         def _evaluate(self, parcel):
             one = np.ones(2)
             counts = histograms(said[self.name], truth[self.name], 5 * one, one)
-            return messages.evaluated(Evaluation(self.name, parcel.values["span"], 2, 1.0, 1.0, 1.0, *counts), self._usage())
+            return messages.evaluated(
+                Evaluation(self.name, parcel.values["span"], 2, 1.0, 1.0, 1.0, *counts), self._usage(), parcel.values["round"]
+            )
 
     channel, settings = open_channel({name: Classifying(name, 1.0) for name in "ab"}), toy.settings(rounds=1)
     coordinator = Coordinator(channel, toy.TASK, rule("fedavg"), settings, codec=codec("none"), topology=toy.star("ab"))

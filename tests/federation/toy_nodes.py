@@ -106,7 +106,8 @@ class Puller:
         errors = [np.asarray(a, np.float64) - point for a in weights.values()]
         squared = float(sum((e**2).sum() for e in errors))
         absolute = float(sum(abs(e).sum() for e in errors))
-        return messages.evaluated(Evaluation(self.name, parcel.values["span"], count, absolute, squared, squared), self._usage())
+        found = Evaluation(self.name, parcel.values["span"], count, absolute, squared, squared)
+        return messages.evaluated(found, self._usage(), parcel.values["round"])
 
     def _usage(self) -> Usage:
         return Usage(0.5, 0.25, self.energy_j, "measured" if self.energy_j is not None else None)

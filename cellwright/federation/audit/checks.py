@@ -53,9 +53,9 @@ def size(message: Message, rules: Rules) -> None:
 
 
 def fresh(message: Message, rules: Rules) -> None:
-    """An update is of this round, or at most `max_staleness` rounds older."""
+    """An update or a judgement is of this round, or at most `max_staleness` rounds older."""
     told = message.parcel.values.get("round")
-    if told is None and message.kind != "train":
+    if told is None and message.kind not in ("train", "evaluate"):
         return
     if not isinstance(told, int) or isinstance(told, bool):
         raise Refused(f"the message must tell its round as a whole number, found {str(told)[:40]!r}")
