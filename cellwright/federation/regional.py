@@ -136,11 +136,13 @@ class RegionalCoordinator:
     def _check_sender(self, kind: str, parcel: Parcel, state: NodeState, request: str) -> None:
         if self.coordinator_key is None:
             return
-        from cellwright.federation.audit.signing import newer, verify
+        from cellwright.federation.audit.replay import OVERTAKEN, Taken
+        from cellwright.federation.audit.signing import verify
 
         verify(parcel, self.coordinator_key)
-        last = int(state.blobs.get(_SEEN, b"-1"))
-        state.blobs[_SEEN] = str(newer(parcel.values, last, request=request, kind=kind)).encode()
+        taken = Taken.read(json.loads(state.blobs.get(_SEEN, b"-1")))
+        taken.take(parcel.values, request=request, kind=kind, ordered=kind not in OVERTAKEN)
+        state.blobs[_SEEN] = json.dumps(taken.kept()).encode()
 
     def _signed(self, kind: str, reply: Parcel, region: _Region, request: str) -> Parcel:
         """Sequences of what it sends up and down are one row, so each is above all before."""

@@ -25,6 +25,9 @@ def verify(
     log: Log,
     key: Annotated[str | None, typer.Option(help="Public key that must have signed the log: hex, or a file in PEM.")] = None,
     head: Annotated[str | None, typer.Option(help="Hash that a record must have (audit_head of federation.json).")] = None,
+    closed: Annotated[
+        bool, typer.Option("--closed", help="The training has ended: the log must be complete, and signed as such.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find any altered, removed or reordered record, and an end that was cut off. Exit code 0: intact; 1: not."""
@@ -32,7 +35,7 @@ def verify(
 
     from cellwright.federation.audit.chain import verify_log
 
-    found = verify_log(log, None if key is None else _public(key), head=head)
+    found = verify_log(log, None if key is None else _public(key), head=head, closed=closed)
     if as_json:
         show(asdict(found), as_json)
     else:

@@ -186,6 +186,70 @@ def test_records_after_the_last_signature_are_counted_apart(tmp_path):
     log.close()
 
 
+def added(path: Path, reason: str = "") -> None:
+    """A record that fits the chain, by someone who has no key."""
+    found = verify_log(path)
+    fields = {"time": 0, **vars(Record("train", "a", 9, "", "accepted", reason=reason))}
+    path.write_bytes(path.read_bytes() + line_of(fields, found.records, found.head)[0])
+
+
+def test_nothing_can_be_added_to_a_closed_log(whole, tmp_path):
+    path = copied(whole, tmp_path)
+    assert verify_log(path, SIGNER.public, closed=True).closed
+    assert "9 signed by the key given; closed; head" in verify_log(path, SIGNER.public).summary
+    added(path)
+    for closed in (False, True):
+        found = verify_log(path, SIGNER.public, closed=closed)
+        assert (found.ok, found.line) == (False, 10)
+        assert "closed after 9 records: this was added afterwards" in found.reason
+    with pytest.raises(FederationError, match="cannot be continued"):
+        AuditLog.open(path, SIGNER)
+
+
+def test_a_log_that_is_written_or_whose_process_was_killed_is_told_from_a_closed_one(tmp_path):
+    log = AuditLog.open(tmp_path / "audit.jsonl", SIGNER)
+    log.append(Record("train", "a", 1, "", "accepted"))
+    log.seal()
+    open_head = head_path(log.path).read_bytes()
+    found = verify_log(log.path, SIGNER.public)
+    assert (found.ok, found.closed) == (True, False)
+    assert "not closed: it is being written, or its process was killed" in found.summary
+    assert "no signature closes it after 1 records" in verify_log(log.path, SIGNER.public, closed=True).reason
+    log.close()
+    assert verify_log(log.path, SIGNER.public, closed=True).ok
+    head_path(log.path).write_bytes(open_head)  # the head of before, which let more come
+    added(log.path)
+    assert verify_log(log.path, SIGNER.public).ok
+    assert not verify_log(log.path, SIGNER.public, closed=True).ok
+
+
+def test_a_closed_log_that_is_opened_again_is_open_from_then_on(tmp_path):
+    path = written(tmp_path / "audit.jsonl")
+    log = AuditLog.open(path, SIGNER)
+    assert not verify_log(path, SIGNER.public).closed
+    log.append(Record("train", "a", 4, "", "accepted"))
+    assert verify_log(path, SIGNER.public).ok
+    log.close()
+    assert verify_log(path, SIGNER.public, closed=True).records == 10
+
+
+def test_that_a_log_is_closed_cannot_be_said_or_unsaid_without_the_key(whole, tmp_path):
+    closed = json.loads(head_path(whole).read_bytes())
+    path = copied(whole, tmp_path, head=Head(**{**closed, "closed": False}).text().encode())
+    assert "not that of its key" in verify_log(path).reason
+    odd = copied(whole, tmp_path, head=Head(**{**closed, "closed": 1}).text().encode())
+    assert not verify_log(odd).ok
+
+
+def test_a_log_that_nobody_signed_says_so_and_is_never_taken_for_complete(tmp_path):
+    path = written(tmp_path / "audit.jsonl", signer=None)
+    found = verify_log(path)
+    assert (found.ok, found.signed, found.closed) == (True, 0, True)
+    assert "0 signed by anyone" in found.summary
+    assert "closed without a signature" in found.summary
+    assert "closed, but nobody signed it" in verify_log(path, closed=True).reason
+
+
 def test_a_resumed_log_goes_on_where_it_was(tmp_path):
     path = written(tmp_path / "audit.jsonl", rounds=2)
     written(path, rounds=2)  # the same rounds again: they are appended as such
@@ -285,6 +349,22 @@ def test_the_command_verifies_with_one_clear_line(cli, whole, tmp_path):
     assert bad.exit_code == 1
     assert "not intact: line 1: the record is not what was hashed" in bad.output
     assert json.loads(cli("verify", path, "--json").output)["line"] == 1
+
+
+def test_the_command_asks_for_a_closed_log(cli, whole, tmp_path):
+    assert cli("verify", whole, "--closed").exit_code == 0
+    path = copied(whole, tmp_path)
+    added(path)
+    bad = cli("verify", path)
+    assert bad.exit_code == 1
+    assert "line 10: the log was closed after 9 records" in bad.output
+    log = AuditLog.open(tmp_path / "open.jsonl", SIGNER)
+    log.append(Record("train", "a", 1, "", "accepted"))
+    running = cli("verify", log.path)
+    assert running.exit_code == 0
+    assert "not closed: it is being written" in running.output
+    assert "no signature closes it" in cli("verify", log.path, "--closed").output
+    log.close()
 
 
 def test_the_command_shows_what_was_refused(cli, tmp_path):

@@ -5,7 +5,7 @@ Checks run in this order; the first that fails names the rule of the verdict:
     size        nothing is read of a message that is too large
     signature   it is signed by the node it came from
     freshness   of this request, of this round or not too old
-    replay      its sequence is above all that were seen of the node
+    replay      its sequence is above all that were seen of the node, or new where messages may overtake each other
     finite      no NaN, no infinity: in its values, then in what it decodes to
     schema      values, names, shapes and types are those of its kind; it decodes
     norm        not above a bound, not far above the median of the round
@@ -29,8 +29,9 @@ from cellwright.federation.audit import checks
 from cellwright.federation.audit.checks import Message
 from cellwright.federation.audit.log import AuditLog, Record
 from cellwright.federation.audit.reliability import Reliability
+from cellwright.federation.audit.replay import Taken
 from cellwright.federation.audit.rules import Form, Rules
-from cellwright.federation.audit.signing import newer, verify
+from cellwright.federation.audit.signing import verify
 from cellwright.federation.contract import Parcel
 
 
@@ -48,7 +49,7 @@ class _Known:
     """What is known of one node."""
 
     reliability: Reliability = field(default_factory=Reliability)
-    sequence: int = -1  # highest seen
+    taken: Taken = field(default_factory=Taken)  # its sequences
     sent_bytes: int = 0
     energy_j: float = 0.0
     examples: int | None = None  # windows, as deployed or first told
@@ -201,12 +202,12 @@ class Auditor:
     def _new(self, message: Message) -> None:
         """Only what is signed can be told from a replay; an unsigned sequence could be made up."""
         if self.keys is not None:
-            known = self._known(message.node)
             values = message.parcel.values
             before = (
                 message.kind == "metadata" and values.get("request") == ""
             )  # they may be asked for before any task is deployed
-            known.sequence = newer(values, known.sequence, request="" if before else self.request, kind=message.kind)
+            request, ordered = "" if before else self.request, not self.rules.overtaking
+            self._known(message.node).taken.take(values, request=request, kind=message.kind, ordered=ordered)
 
     def _median(self, norms: Mapping[str, float]) -> float | None:
         """Of these and of what others last sent, in this round or the one before; None: too few."""
@@ -241,4 +242,4 @@ def _first_broken(steps: tuple[tuple[str, Callable[[], None]], ...]) -> Verdict:
 
 
 def _known_from(fields: Mapping[str, Any]) -> _Known:
-    return _Known(**{**fields, "reliability": Reliability(**fields["reliability"])})
+    return _Known(**{**fields, "reliability": Reliability(**fields["reliability"]), "taken": Taken(**fields["taken"])})

@@ -5,7 +5,8 @@
 
 Hashes are over the bytes as they lie in the file: any altered byte, and any line removed, added or moved, breaks the chain. What a
 chain cannot tell is whether its end was cut off, or whether all of it was written anew: `<log>.head`, rewritten once a round, holds
-the number of records and the hash of the last with an Ed25519 signature. Lines after it are those of the round that runs.
+the number of records and the hash of the last with an Ed25519 signature. Lines after it are those of the round that runs, or that ran
+when the process was killed. When a log is closed its head says so, under the signature: then nothing may come after it.
 Whoever can put back an older log together with its older head is found only by a hash kept elsewhere (`head=`).
 """
 
@@ -38,16 +39,24 @@ class LogVerdict:
     reason: str  # in words; "" if ok
     head: str  # hash of the last record in order
     authentic: bool  # whether the head's signature is that of a key the caller gave
+    closed: bool = False  # whether the head says that the log is complete
 
     @property
     def summary(self) -> str:
         """One line for people."""
         if not self.ok:
             return self.reason if self.line is None else f"line {self.line}: {self.reason}"
-        whose = "the key given" if self.authentic else "a key that the head itself names"
+        whose = "the key given" if self.authentic else "a key that the head itself names" if self.signed else "anyone"
         tail = self.records - self.signed
         late = f", {tail} after the last signature, vouched for by the chain alone" if tail else ""
-        return f"{self.records} records in order, {self.signed} signed by {whose}{late}; head {self.head}"
+        return f"{self.records} records in order, {self.signed} signed by {whose}{late}; {self._end}; head {self.head}"
+
+    @property
+    def _end(self) -> str:
+        """Whether the log is complete, in words."""
+        if not self.closed:
+            return "not closed: it is being written, or its process was killed"
+        return "closed" if self.signed == self.records else "closed without a signature"
 
 
 @dataclass(frozen=True)
@@ -58,15 +67,17 @@ class Head:
     hash: str
     key: str = ""  # Ed25519 public key, hex; "": not signed
     signature: str = ""
+    closed: bool = False  # nothing may come after it
 
     @property
     def message(self) -> bytes:
         """What is signed."""
-        return f"{_PURPOSE}\0{self.records}\0{self.hash}".encode()
+        return f"{_PURPOSE}\0{self.records}\0{self.hash}{chr(0) + 'closed' if self.closed else ''}".encode()
 
     def text(self) -> str:
-        """As it lies in its file."""
-        return json.dumps(vars(self), separators=(",", ":")) + "\n"
+        """As it lies in its file; only a closed one says whether it is."""
+        told = {name: value for name, value in vars(self).items() if name != "closed" or value}
+        return json.dumps(told, separators=(",", ":")) + "\n"
 
     def signed(self, signer: Signer | None) -> Head:
         """The same under a signature."""
@@ -86,11 +97,12 @@ def line_of(fields: Mapping[str, Any], index: int, previous: str) -> tuple[bytes
     return body + _end(digest), digest
 
 
-def verify_log(path: Path, public_key: str | bytes | None = None, *, head: str | None = None) -> LogVerdict:
+def verify_log(path: Path, public_key: str | bytes | None = None, *, head: str | None = None, closed: bool = False) -> LogVerdict:
     """Whether every record is there, in order and as it was written; says where the first fault is.
 
     `public_key`: whose signature the head must bear; without it the key that the head names is believed. `head`: hash that a record
-    of the log must have (`audit_head` of federation.json), against an older log that was put back.
+    of the log must have (`audit_head` of federation.json), against an older log that was put back. `closed`: the log must be complete,
+    and signed as such; else one that is being written, or whose process was killed, is in order too.
 
     Raises:
         FederationError: there is no log, or it cannot be read.
@@ -100,7 +112,8 @@ def verify_log(path: Path, public_key: str | bytes | None = None, *, head: str |
             f"there is no audit log {path}; a federation writes one into its folder if federation.audit is true"
         )
     try:
-        return walk(path, public_key, known=head)
+        found = walk(path, public_key, known=head)
+        return _unfinished(found) if closed and found.ok and not (found.closed and found.signed == found.records) else found
     except OSError as error:
         raise FederationError(f"cannot read the audit log {path}: {error.strerror}") from error
 
@@ -117,6 +130,8 @@ def walk(path: Path, public_key: str | bytes | None, *, known: str | None = None
         fault = _fault(line, count, previous)
         if fault:
             return _bad(count, previous, fault)
+        if head.closed and count == head.records:
+            return _bad(count, previous, f"the log was closed after {count} records: this was added afterwards")
         count, previous = count + 1, _hash_of(line)
         seen = seen or previous == known
         if count == head.records and previous != head.hash:
@@ -127,7 +142,7 @@ def walk(path: Path, public_key: str | bytes | None, *, known: str | None = None
         return _bad(
             count, previous, f"no record has the hash {str(known)[:16]}… that is known: an older log was put back", in_line=False
         )
-    return LogVerdict(True, count, head.records if head.signature else 0, None, "", previous, bool(public_key))
+    return LogVerdict(True, count, head.records if head.signature else 0, None, "", previous, bool(public_key), head.closed)
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
@@ -144,6 +159,16 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
 
 def _bad(count: int, previous: str, reason: str, *, in_line: bool = True) -> LogVerdict:
     return LogVerdict(False, count, 0, count + 1 if in_line else None, reason, previous, authentic=False)
+
+
+def _unfinished(found: LogVerdict) -> LogVerdict:
+    """A log in order, where one that is complete was expected."""
+    why = (
+        "its head is closed, but nobody signed it"
+        if found.closed
+        else f"no signature closes it after {found.records} records: it is being written, its process was killed, or its end was taken away"
+    )
+    return replace(found, ok=False, reason=why)
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -200,7 +225,7 @@ def _read_head(path: Path, public_key: str | bytes | None) -> Head | str:
         )
     except (ValueError, TypeError):
         return f"{file.name} cannot be read as a head: it was altered"
-    if found.text() != raw or not isinstance(found.records, int):
+    if found.text() != raw or not isinstance(found.records, int) or not isinstance(found.closed, bool):
         return f"{file.name} is not as it is written: it was altered"
     return found if _believed(found, public_key) else _disbelief(found, public_key, file.name)
 

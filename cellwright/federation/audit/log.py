@@ -59,9 +59,9 @@ class AuditLog:
             if torn:
                 os.truncate(path, path.stat().st_size - len(torn))
             log = cls(path, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), found, signer)
+        if not begun or found.closed:
+            log.seal()  # so that a log without a head is always one that lost it, and one that goes on is not closed
         log._tell(torn, found)
-        if not begun:
-            log.seal()  # so that a log without a head is always one that lost it
         return log
 
     def append(self, record: Record) -> str:
@@ -73,16 +73,16 @@ class AuditLog:
         self.records, self.head = self.records + 1, digest
         return digest
 
-    def seal(self) -> None:
-        """Force what was written to the disk, then sign the head; once a round, and at the end."""
+    def seal(self, *, closing: bool = False) -> None:
+        """Force what was written to the disk, then sign the head; once a round, and at the end, when it is said to be that."""
         with explained(self.path):
             os.fsync(self._file)
-        write_text(head_path(self.path), Head(self.records, self.head).signed(self._signer).text())
+        write_text(head_path(self.path), Head(self.records, self.head, closed=closing).signed(self._signer).text())
 
     def close(self) -> None:
-        """Seal and close; nothing can be appended after it."""
+        """Seal as complete, and close; whatever is appended after it, `verify_log` finds, unless the log is opened to go on."""
         if self._file >= 0:
-            self.seal()
+            self.seal(closing=True)
             os.close(self._file)
             self._file = -1
 

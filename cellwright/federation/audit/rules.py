@@ -28,14 +28,16 @@ class Rules(Spec):
     max_steps: Count | None = None  # local steps that an owner may say it did
     budget_j: Positive | None = None  # energy that one node may say it spent, all rounds together
     examples_change: Positive = 0.5  # relative change of the windows an owner says it holds, against those deployed
+    overtaking: bool = False  # whether a node's messages may come in another order than it signed them; never one twice
     half_life: Positive = 20.0  # messages after which one counts half in the reliability
     least_reliability: Share = 0.5  # below it a node is not reliable
 
     @classmethod
     def of(cls, params: Federation, timing: Timing) -> Rules:
         """As `params.yaml: federation` implies. Updates may be old only under a rule that is not synchronous."""
+        waits = timing == "synchronous"
         return cls(
-            max_steps=params.steps, budget_j=params.budget_j, max_staleness=0 if timing == "synchronous" else params.rounds
+            max_steps=params.steps, budget_j=params.budget_j, max_staleness=0 if waits else params.rounds, overtaking=not waits
         )
 
 

@@ -2,11 +2,12 @@
 
 A signed parcel holds four more values, `sender`, `sequence`, `request` and `kind`, and the blob `signature` over the digest of
 everything else. Altering any of it breaks the signature. A copy of an older parcel carries an older sequence, one that is passed off
-as a message of another kind its own: `newer` finds both.
+as a message of another kind its own: `newer` finds both, and replay.py where messages may overtake each other.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -22,6 +23,7 @@ from cellwright.federation.contract import Parcel, Value
 
 SIGNATURE = "signature"  # the blob
 _PURPOSE = b"cellwright parcel 1\0"  # so that a signature made for something else is none of a parcel
+_INTRODUCED = b"cellwright name 1\0"
 _WHAT = "the signing key"
 
 
@@ -66,6 +68,10 @@ class Signer:
         told = replace(parcel, values={**parcel.values, "sender": sender, "sequence": sequence, "request": request, **of_kind})
         return replace(told, blobs={**told.blobs, SIGNATURE: self._key.sign(_PURPOSE + told.digest(without=SIGNATURE))})
 
+    def vouch(self, name: str, challenge: str) -> str:
+        """A signature (hex) that shows whoever made the challenge that the node of this name answers; see `vouches`."""
+        return self._key.sign(_introduction(name, challenge)).hex()
+
     def sign_bytes(self, content: bytes) -> bytes:
         """A signature over bytes that say themselves what they are; 64 bytes."""
         return self._key.sign(content)
@@ -82,6 +88,18 @@ def verify(parcel: Parcel, public_key: str | bytes, *, digest: bytes | None = No
         raise Refused("the message is not signed; every message of an audited federation must be (federation.audit)")
     if not verified(signature, _PURPOSE + (digest or parcel.digest(without=SIGNATURE)), public_key):
         raise Refused("the signature is not that of the expected key over this message: it was forged, or altered on its way")
+
+
+def vouches(public_key: str | bytes, name: str, challenge: str, signature: str) -> bool:
+    """Whether a signature (hex) is `Signer.vouch`'s over this name and challenge, by the key's holder."""
+    try:
+        return verified(bytes.fromhex(signature), _introduction(name, challenge), public_key)
+    except ValueError:  # no hex
+        return False
+
+
+def _introduction(name: str, challenge: str) -> bytes:
+    return _INTRODUCED + json.dumps([name, challenge]).encode()
 
 
 def verified(signature: bytes, content: bytes, public_key: str | bytes) -> bool:
@@ -103,6 +121,18 @@ def newer(values: Mapping[str, Value], last: int, *, request: str, kind: str = "
     Raises:
         Refused: a replay, of another request, or signed as a message of another kind.
     """
+    sequence = sequence_of(values, request=request, kind=kind)
+    if sequence <= last:
+        raise Refused(f"the message has sequence {sequence}, after {last} was seen: it is a replay of an older one")
+    return sequence
+
+
+def sequence_of(values: Mapping[str, Value], *, request: str, kind: str = "") -> int:
+    """The sequence of a verified parcel's values, if it is of this request and not of another kind.
+
+    Raises:
+        Refused: it is not, or tells no sequence.
+    """
     sequence = values.get("sequence")
     if not isinstance(sequence, int) or isinstance(sequence, bool):
         raise Refused(f"the message must tell its sequence as a whole number, found {str(sequence)[:40]!r}")
@@ -114,8 +144,6 @@ def newer(values: Mapping[str, Value], last: int, *, request: str, kind: str = "
         raise Refused(
             f"the message was signed as '{str(values.get('kind'))[:40]}' and came as '{kind[:40]}': it was passed off as another"
         )
-    if sequence <= last:
-        raise Refused(f"the message has sequence {sequence}, after {last} was seen: it is a replay of an older one")
     return sequence
 
 
