@@ -12,7 +12,11 @@
     ├── TrainingError               a candidate that could not be trained or scored
     ├── RegistryError               MLflow's store is locked, old or lacks the version
     ├── BundleError                 a bundle that is incomplete, tampered with or wrongly signed
+    ├── DeltaError                  a patch that is malformed, does not fit, or rebuilds other bytes
     ├── EdgeError                   an edge server that cannot serve or be reached
+    ├── HubError                    a hub that cannot serve or be reached
+    │   ├── HubRefused              the hub refuses a request; says why (cellwright/hub/refusals.py has the kinds)
+    │   └── GrantRefused            a grant that is malformed, expired or not the hub's
     ├── FederationError             a federation that cannot begin or go on
     │   └── Refused                 a message, a node or a request that breaks a rule; says which
     └── WorkspaceError              disk full, folder not writable, run locked by another process
@@ -86,8 +90,24 @@ class BundleError(CellwrightError):
     """A bundle is incomplete, tampered with, or not signed by the expected key."""
 
 
+class DeltaError(CellwrightError):
+    """A patch between two versions of a file is malformed, does not fit the file at hand, or rebuilds other bytes."""
+
+
 class EdgeError(CellwrightError):
     """An edge server cannot serve, or cannot be reached."""
+
+
+class HubError(CellwrightError):
+    """A hub cannot serve, or cannot be reached."""
+
+
+class HubRefused(HubError):
+    """The hub refuses a request; the message says why, and nothing was changed."""
+
+
+class GrantRefused(HubError):
+    """A grant is malformed, expired, not valid yet, or not signed by this hub."""
 
 
 class FederationError(CellwrightError):

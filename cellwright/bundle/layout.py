@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,23 +64,38 @@ def pack(folder: Path, contents: Mapping[str, bytes | Path], about: About, key: 
     Raises:
         BundleError: a layer is missing or unknown, or the name or version cannot be one.
     """
-    check_name(about.name, about.version)
     with whole_folder(folder) as aside:
-        (aside / "blobs" / "sha256").mkdir(parents=True)
-        layers = [
-            _add(aside, contents[name], kind, {media.FILEPATH: name}) for name, kind in media.LAYERS.items() if name in contents
-        ]
-        config = _add(aside, canonical(_config(about, layers)), media.MODEL_CONFIG)
-        document = _manifest(media.MODEL_ARTIFACT, config, layers, annotations=_annotations(about))
-        model = _add(aside, document, media.OCI_MANIFEST)
-        parse_model(document, model)  # what is not accepted is not written
-        signature = _sign(aside, model, key)
-        named = model.model_copy(update={"artifactType": media.MODEL_ARTIFACT, "annotations": {media.REF_NAME: about.version}})
-        index = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": [_plain(named), _plain(signature)]}
-        (aside / INDEX).write_bytes(canonical(index))
-        (aside / LAYOUT).write_bytes(LAYOUT_CONTENT)
+        layers = [(name, kind, contents[name], None) for name, kind in media.LAYERS.items() if name in contents]
+        write(aside, layers, about, key)
         manifest = verify(aside, {key_id(key.public_key()): key.public_key()})
     return manifest
+
+
+def write(
+    folder: Path,
+    files: Sequence[tuple[str, str, bytes | Path, str | None]],
+    about: About,
+    key: Ed25519PrivateKey,
+    *,
+    file_format: str | None = None,
+) -> None:
+    """Put a layout together in an empty folder. `files`: name, media type, content, and its SHA-256 where it is known.
+
+    Raises:
+        BundleError: what was put together is not a bundle.
+    """
+    check_name(about.name, about.version)
+    (folder / "blobs" / "sha256").mkdir(parents=True)
+    layers = [_add(folder, content, kind, {media.FILEPATH: name}, sha256) for name, kind, content, sha256 in files]
+    config = _add(folder, canonical(_config(about, layers, file_format)), media.MODEL_CONFIG)
+    document = _manifest(media.MODEL_ARTIFACT, config, layers, annotations=_annotations(about, file_format))
+    model = _add(folder, document, media.OCI_MANIFEST)
+    parse_model(document, model)  # what is not accepted is not written
+    signature = _sign(folder, model, key)
+    named = model.model_copy(update={"artifactType": media.MODEL_ARTIFACT, "annotations": {media.REF_NAME: about.version}})
+    index = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": [_plain(named), _plain(signature)]}
+    (folder / INDEX).write_bytes(canonical(index))
+    (folder / LAYOUT).write_bytes(LAYOUT_CONTENT)
 
 
 def content_digest(contents: Mapping[str, bytes | Path]) -> str:
@@ -140,14 +155,27 @@ def read_layer(folder: Path, manifest: Manifest, name: str) -> bytes:
     return content
 
 
-def _add(folder: Path, content: bytes | Path, kind: str, annotations: dict[str, str] | None = None) -> Descriptor:
-    digest = _sha256(content)
+def _add(
+    folder: Path, content: bytes | Path, kind: str, annotations: dict[str, str] | None = None, sha256: str | None = None
+) -> Descriptor:
+    digest = sha256 or _sha256(content)
     target = folder / "blobs" / "sha256" / digest
     if isinstance(content, Path):
-        shutil.copyfile(content, target)
+        _bring(content, target, link=sha256 is not None)
     else:
         target.write_bytes(content)
     return Descriptor(mediaType=kind, digest=f"sha256:{digest}", size=target.stat().st_size, annotations=annotations or {})
+
+
+def _bring(source: Path, target: Path, *, link: bool) -> None:
+    """A copy, or a second name of the same file where whoever gave its hash gave the file away too and the disk is the same."""
+    if link:
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+    else:
+        shutil.copyfile(source, target)
 
 
 def _sign(folder: Path, model: Descriptor, key: Ed25519PrivateKey) -> Descriptor:
@@ -180,12 +208,13 @@ def _manifest(
     return canonical(document)
 
 
-def _annotations(about: About) -> dict[str, str]:
+def _annotations(about: About, file_format: str | None) -> dict[str, str]:
     given = {media.TITLE: about.name, media.VERSION: about.version, media.CREATED: about.created, media.REVISION: about.revision}
+    given[media.FORMAT] = file_format
     return {key: value for key, value in given.items() if value is not None}
 
 
-def _config(about: About, layers: list[Descriptor]) -> dict[str, Any]:
+def _config(about: About, layers: list[Descriptor], file_format: str | None) -> dict[str, Any]:
     """The ModelPack model config (schema/config-schema.json of the model-spec)."""
     descriptor = {
         "createdAt": about.created,
@@ -200,10 +229,9 @@ def _config(about: About, layers: list[Descriptor]) -> dict[str, Any]:
         "descriptor": {key: value for key, value in descriptor.items() if value is not None},
         "config": {
             "architecture": about.family,
-            "format": "onnx",
-            "paramSize": f"{about.parameters / 1000:.1f}k",
-            "precision": "float32",
+            "format": file_format or "onnx",
             "capabilities": {"inputTypes": ["other"], "outputTypes": ["other"]},
+            **({} if file_format else {"paramSize": f"{about.parameters / 1000:.1f}k", "precision": "float32"}),
         },
         "modelfs": {"type": "layers", "diffIds": [layer.digest for layer in layers]},
     }

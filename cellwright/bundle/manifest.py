@@ -6,6 +6,9 @@
 
 The envelope's payload is the OCI descriptor of the model manifest (media type, digest, size), so the signature covers, through
 the digests, every byte of the bundle, its name and its version.
+
+Two kinds: a forecasting bundle has the layers of `media.LAYERS`; a file bundle (annotation `media.FORMAT`) has files under names of
+their own, which are stored, signed and handed on, and run by whoever fetches them.
 """
 
 from __future__ import annotations
@@ -113,6 +116,12 @@ class Manifest:
     layers: dict[str, Descriptor]
     blobs: tuple[Descriptor, ...]
     signed_by: str  # id of the trusted key
+    format: str = media.FORECAST  # "forecast", or of a file bundle: one of media.FILE_FORMATS
+
+    @property
+    def forecasts(self) -> bool:
+        """Whether it is a forecasting bundle, which an edge can run; a file bundle is for download only."""
+        return self.format == media.FORECAST
 
 
 def parse_index(content: bytes) -> Index:
@@ -146,7 +155,7 @@ def parse_model(content: bytes, described: Descriptor) -> ImageManifest:
             f"model manifest: unknown media type {manifest.artifactType} / {manifest.config.mediaType}, "
             f"expected {media.MODEL_ARTIFACT} / {media.MODEL_CONFIG}"
         )
-    _check_layers(manifest.layers)
+    _check_layers(manifest.layers, manifest.annotations.get(media.FORMAT))
     check_name(manifest.annotations.get(media.TITLE, ""), manifest.annotations.get(media.VERSION, ""))
     return manifest
 
@@ -196,6 +205,7 @@ def assemble(index: Index, model: ImageManifest, signature: ImageManifest, signe
         layers={layer.annotations[media.FILEPATH]: layer for layer in model.layers},
         blobs=(index.model, model.config, *model.layers, index.signature, signature.config, *signature.layers),
         signed_by=signed_by,
+        format=model.annotations.get(media.FORMAT, media.FORECAST),
     )
 
 
@@ -222,8 +232,11 @@ def canonical(content: Any) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def _check_layers(layers: tuple[Descriptor, ...]) -> None:
+def _check_layers(layers: tuple[Descriptor, ...], file_format: str | None) -> None:
     names = [layer.annotations.get(media.FILEPATH, "") for layer in layers]
+    if file_format is not None:
+        _check_files(layers, names, file_format)
+        return
     for name, layer in zip(names, layers, strict=True):
         if media.LAYERS.get(name) != layer.mediaType:
             raise BundleError(
@@ -232,3 +245,18 @@ def _check_layers(layers: tuple[Descriptor, ...]) -> None:
     missing = set(media.LAYERS) - media.OPTIONAL - set(names)
     if missing or len(set(names)) != len(names):
         raise BundleError(f"model manifest: {'missing ' + ', '.join(sorted(missing)) if missing else 'a layer is named twice'}")
+
+
+def _check_files(layers: tuple[Descriptor, ...], names: list[str], file_format: str) -> None:
+    """The layers of a file bundle: names that can be a file's, each once, of ModelPack's media types, one at least with weights."""
+    if file_format not in media.FILE_FORMATS:
+        raise BundleError(
+            f"model manifest: unknown format '{file_format[:40]}', expected one of {', '.join(sorted(media.FILE_FORMATS))}"
+        )
+    for name, layer in zip(names, layers, strict=True):
+        if not _NAME.fullmatch(name) or layer.mediaType not in media.FILE_KINDS:
+            raise BundleError(
+                f"model manifest: '{name[:80]}' of media type {layer.mediaType} cannot be a file of a bundle; it is refused"
+            )
+    if len(set(names)) != len(names) or all(layer.mediaType != media.WEIGHT for layer in layers):
+        raise BundleError("model manifest: a file is named twice, or none holds weights")

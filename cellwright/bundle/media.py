@@ -24,6 +24,11 @@ VERSION = "org.opencontainers.image.version"
 CREATED = "org.opencontainers.image.created"
 REVISION = "org.opencontainers.image.revision"
 REF_NAME = "org.opencontainers.image.ref.name"
+FORMAT = "io.github.cellwright.format"  # of a file bundle: what its weights are; a forecasting bundle has no such annotation
+
+FORECAST = "forecast"  # the format of a bundle without the annotation: all the layers below, and nothing else
+FILE_FORMATS = frozenset({"onnx", "safetensors", "opaque"})
+FILE_KINDS = frozenset({WEIGHT, WEIGHT_CONFIG, DOC})  # media types of a file bundle's layers; one at least is WEIGHT
 
 MODEL, MODEL_INT8, PROBLEM, INTERVALS = "model.onnx", "model.int8.onnx", "problem.json", "intervals.json"
 CARD, LICENCE, LINEAGE, KPIS = "card.md", "DATA-LICENCE.md", "lineage.json", "kpis.json"
