@@ -15,7 +15,6 @@ the next is in `NodeState`, so that another process can answer the next one.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from cellwright.federation.node_meter import NodeMeter
 from cellwright.federation.owner_data import OwnerData, forget, owner_data
 from cellwright.federation.owner_kit import COMPRESSION, PRIVACY, SHARES, Channelled, OwnerKit, channelled
 from cellwright.federation.owner_update import AGAIN, begin, leaving, own_weights, plain, sealing_side, statistics, trained
+from cellwright.federation.signed import SEEN, SENT, check_sender, signed_reply
 from cellwright.panel import Panel
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ __all__ = ["DataOwner", "OwnerKit"]
 
 STAGE = "stage_"
 Span = Literal["validation", "test"]
-_TASK, _SEALING, _SEEN, _SENT = "task", "sealing", "seen", "sent"  # blobs of the state, beside those of the kit
-_REQUESTS_KEPT = 256  # whose last sequence is remembered
+_TASK, _SEALING = "task", "sealing"  # blobs of the state, beside those of the kit and of `signed`
 _SIGNATURE = "signature"
 
 
@@ -55,6 +54,10 @@ class DataOwner:
     def public_key(self) -> str:
         """Ed25519, hex; "": it does not sign."""
         return self.kit.signer.public if self.kit.signer else ""
+
+    def vouch(self, challenge: str) -> str:
+        """A signature (hex) over this owner's name and a coordinator's challenge: that nobody else answers under its name; "": none."""
+        return self.kit.signer.vouch(self.name, challenge) if self.kit.signer else ""
 
     def answer(self, kind: str, parcel: Parcel, state: NodeState) -> Parcel:
         """Answer one message; see the table above.
@@ -76,8 +79,8 @@ class DataOwner:
         request = self._request(kind, parcel, state)
         if self.kit.request is not None and request != self.kit.request:  # what was seen of it is kept elsewhere
             raise Refused(f"{self.name}: the message is of request '{request[:64]}', this run of '{self.kit.request[:64]}'")
-        self._check_sender(kind, parcel, state, request)
-        return self._signed(kind, handler(parcel, state), state, request)
+        check_sender(self.kit, kind, parcel, state, request)
+        return signed_reply(self.kit, self.name, kind, handler(parcel, state), state, request)
 
     def _request(self, kind: str, parcel: Parcel, state: NodeState) -> str:
         """The request that the message must be of; metadata may be asked for by any."""
@@ -88,26 +91,6 @@ class DataOwner:
         if _TASK not in state.blobs:
             raise Refused(f"{self.name}: no task is deployed here; send 'deploy' before '{kind}'")
         return task_from(state.blobs[_TASK]).request
-
-    def _check_sender(self, kind: str, parcel: Parcel, state: NodeState, request: str) -> None:
-        """Signed by the coordinator, of this request and kind, and newer than all before."""
-        if self.kit.coordinator_key is None:
-            return
-        from cellwright.federation.audit.signing import newer, verify
-
-        verify(parcel, self.kit.coordinator_key)
-        seen: dict[str, int] = json.loads(state.blobs.get(_SEEN, b"{}"))
-        seen[request] = newer(parcel.values, seen.pop(request, -1), request=request, kind=kind)
-        state.blobs[_SEEN] = json.dumps(dict(list(seen.items())[-_REQUESTS_KEPT:])).encode()
-
-    def _signed(self, kind: str, reply: Parcel, state: NodeState, request: str) -> Parcel:
-        if self.kit.signer is None:
-            return reply
-        sequence = max(
-            int(state.blobs.get(_SENT, b"0")) + 1, time.time_ns() // 1000
-        )  # above all before, also where a state was lost
-        state.blobs[_SENT] = str(sequence).encode()
-        return self.kit.signer.sign(reply, sender=self.name, sequence=sequence, request=request, kind=kind)
 
     def _deploy(self, parcel: Parcel, state: NodeState) -> Parcel:
         """Hold the task against the data, and keep it; what was kept of a task before goes, unless it is the same one again."""
@@ -120,7 +103,7 @@ class DataOwner:
         known = {**told, _TASK: content}
         again = parcel.values.get(AGAIN) is True and all(state.blobs.get(name) == blob for name, blob in known.items())
         if not again:
-            seen = {name: state.blobs[name] for name in (_SEEN, _SENT) if name in state.blobs}
+            seen = {name: state.blobs[name] for name in (SEEN, SENT) if name in state.blobs}
             state.arrays.clear()
             state.blobs.clear()
             state.blobs.update({**seen, **known})
@@ -205,7 +188,7 @@ class DataOwner:
         """Forget the task; what was seen and sent stays, so that nothing can be replayed."""
         forget(self.name, self.folder, task_from(state.blobs[_TASK]))
         state.arrays.clear()
-        for name in set(state.blobs) - {_SEEN, _SENT}:
+        for name in set(state.blobs) - {SEEN, SENT}:
             del state.blobs[name]
         return Parcel(values={"owner": self.name})
 
