@@ -237,6 +237,9 @@ class Federation(Section):
     lr_patience: Count | None = Field(None, description="such rounds before the learning rate is halved; null: it only decays")
     fraction: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="share of the owners asked in a round")
     least_owners: Count = Field(2, description="fewest owners a round is counted with")
+    most_owners: Count | None = Field(
+        None, description="owners that train at most, the best by score; of the others only scalers are asked; null: all that are fit"
+    )
     deadline_s: Positive = Field(600, description="longest a round waits for its owners, seconds")
     lr_decay: Annotated[float, Field(gt=0, le=1)] = Field(0.96, description="factor of the learning rate from round to round")
     task: Literal["regression", "classification"] = Field(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cellwright.errors import FederationError
 from cellwright.federation.audit.chain import verify_log
-from cellwright.federation.federate import JOB, RESULT, ROUNDS, Bed, fmlms, wall_s
+from cellwright.federation.federate import JOB, RESULT, ROUNDS, Bed, covered, fmlms, wall_s
 from cellwright.federation.initial import Table, forecaster, table_of
 from cellwright.federation.planning import Plan, told
 from cellwright.federation.quality.incentive import Incentive, Spending
@@ -92,7 +92,7 @@ def _result(bed: Bed, made: Plan, outcome: Outcome) -> Federated:
         audit_log=f"{JOB}/{log.name}" if verdict else None,
         audit_head=verdict.head if verdict else None,
         data=bed.version,
-        explanation=(*told(made, bed.fleet), *_left_out(bed, made)),
+        explanation=(*told(made, bed.fleet), *_left_out(bed, made), *_covering(bed, made, outcome)),
     )
 
 
@@ -106,23 +106,71 @@ def _left_out(bed: Bed, made: Plan) -> tuple[str, ...]:
     return ()
 
 
+def _covering(bed: Bed, made: Plan, outcome: Outcome) -> tuple[str, ...]:
+    """What the forecaster knows of the sites whose owners did not train."""
+    others, scalers = covered(bed, made), pooled(bed, made, outcome)
+    found = [owner for owner in others if owner not in scalers]
+    words = [f"{len(found)} owners that did not train gave their scalers, so that their sites are forecast too"] if found else []
+    if scalers and _published(bed, outcome):
+        first = next(iter(scalers))
+        words.append(
+            f"the sites of {len(scalers)} owners are normalised by the mean of the other sites' scalers, first '{first}': "
+            f"{scalers[first]}"
+        )
+    return tuple(words)
+
+
+def pooled(bed: Bed, made: Plan, outcome: Outcome) -> dict[str, str]:
+    """Owners whose scaler is not known at the end, and why: their sites take the mean of the others'. None where no one model is made."""
+    if not _published(bed, outcome):
+        return {}
+    known, found = _sites(outcome), dict[str, str]()
+    for owner in bed.groups:
+        answered = outcome.deployed.get(owner)
+        if answered is not None and answered.values.get("empty") is True:
+            continue  # there is nothing to know
+        if not set(_of(bed, owner)) <= known:
+            found[owner] = outcome.uncovered.get(owner) or outcome.lost.get(owner) or "it told no scaler"
+    return found
+
+
+def _published(bed: Bed, outcome: Outcome) -> bool:
+    """Whether one forecaster for all sites can come of it: one model, and scalers that may leave their owners."""
+    from cellwright.federation.aggregation import rule
+
+    f = bed.params.federation
+    return not outcome.own and rule(bed.rule, f.rule_options).one_model and f.share_scalers
+
+
+def _sites(outcome: Outcome) -> set[str]:
+    """Sites whose scaler was told."""
+    tables = [table_of(reply) for reply in outcome.deployed.values()]
+    return {site for table in tables if table is not None for site in table.sites}
+
+
+def _of(bed: Bed, owner: str) -> list[str]:
+    return [bed.panel.schema.sites[i] for i in bed.groups.get(owner, ())]
+
+
 def _owners(bed: Bed, made: Plan, outcome: Outcome) -> list[OwnerResult]:
     lines: dict[str, list[OwnerRound]] = {owner: [] for owner in made.owners}
     for record in outcome.rounds:
         for entry in record.owners:
             lines.setdefault(entry.owner, []).append(entry)
-    spent = {owner: _spent(entries) for owner, entries in lines.items()}
-    rewards = _rewards(bed, outcome, spent)
-    return [_owner(bed, owner, lines[owner], spent[owner], outcome, rewards) for owner in sorted(lines)]
+    rewards = _rewards(bed, outcome, {owner: _spent(entries) for owner, entries in lines.items()})
+    took_part, scalers = frozenset(lines), pooled(bed, made, outcome)
+    found = []
+    for owner in sorted(took_part | set(covered(bed, made))):
+        result = _owner(bed, owner, lines.get(owner, []), outcome, rewards)
+        found.append(result.model_copy(update={"trained": owner in took_part, "scaler": scalers.get(owner, "")}))
+    return found
 
 
-def _owner(
-    bed: Bed, owner: str, lines: Sequence[OwnerRound], spent: _Spent, outcome: Outcome, rewards: Mapping[str, float]
-) -> OwnerResult:
-    evaluation, given = outcome.evaluations.get(owner), outcome.contributions.get(owner)
+def _owner(bed: Bed, owner: str, lines: Sequence[OwnerRound], outcome: Outcome, rewards: Mapping[str, float]) -> OwnerResult:
+    evaluation, given, spent = outcome.evaluations.get(owner), outcome.contributions.get(owner), _spent(lines)
     return OwnerResult(
         owner=owner,
-        sites=[bed.panel.schema.sites[i] for i in bed.groups.get(owner, ())],
+        sites=_of(bed, owner),
         examples=max((line.examples for line in lines), default=0),
         rounds=spent.rounds,
         mae=evaluation.mae if evaluation else None,
@@ -183,26 +231,26 @@ def _energy(owners: Sequence[OwnerResult], wall: float) -> EnergyReading | None:
 
 
 def _forecaster(bed: Bed, made: Plan, outcome: Outcome) -> Forecaster | None:
-    """One forecaster for all sites, where the owners' scalers may leave them and all end with the same model."""
-    from cellwright.federation.aggregation import rule
+    """One forecaster for all sites, where the owners' scalers may leave them and all end with the same model.
+
+    Sites of owners that hold no value, or that could not be asked (`pooled`, which the result tells of), take the mean of the others.
+    """
     from cellwright.federation.initial import task_for
 
-    if outcome.own or not rule(bed.rule, bed.params.federation.rule_options).one_model:
-        return None
-    if not bed.params.federation.share_scalers:
+    if not _published(bed, outcome):
         return None
     tables: list[Table] = []
-    empty: list[str] = []
+    empty = [site for owner in pooled(bed, made, outcome) for site in _of(bed, owner)]
     for owner, reply in outcome.deployed.items():
         table = table_of(reply)
         if table is not None:
             tables.append(table)
         elif reply.values.get("empty") is True:
-            empty += [bed.panel.schema.sites[i] for i in bed.groups[owner]]
+            empty += _of(bed, owner)
     task = task_for(bed.params, bed.panel.schema, bed.key, made.name, kind=bed.params.federation.task)
     try:
         return forecaster(task, outcome.arrays, tables, bed.panel.schema, key=bed.key, empty=empty)
-    except FederationError as error:  # an owner that never came, or that is gone: its sites have no scaler
+    except FederationError as error:  # nobody's scaler is known, or they are of another form
         raise FederationError(
             f"the model is trained ({bed.folder / JOB}), but cannot be put together for all sites: {error}"
         ) from error
@@ -212,7 +260,7 @@ def _tell(bed: Bed, made: Plan, outcome: Outcome, found: Federated, published: F
     """What the FMLMS keeps of each node, and the model for the client (8.4.2, 9.1)."""
     with fmlms(bed) as service:
         known = {node.name for node in service.nodes()}
-        for owner in found.owners:
+        for owner in (o for o in found.owners if o.trained):
             if owner.owner in known:
                 gain = owner.contribution
                 service.rate(

@@ -14,25 +14,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellwright.errors import FederationError
+from cellwright.federation import messages
 from cellwright.federation.aggregation._contract import Rule
 from cellwright.federation.collecting import Collected, Collector, Turn
 from cellwright.federation.combining import Combiner
 from cellwright.federation.compression._contract import Codec
 from cellwright.federation.contract import Arrays, Channel, Parcel, Task, Update, Value
-from cellwright.federation.crew import Crew, Rebuild, pruned
+from cellwright.federation.covering import Covered, cover
+from cellwright.federation.crew import Crew, Rebuild, peers, pruned
 from cellwright.federation.deployment import Deployment
 from cellwright.federation.gathering import Gatherer
 from cellwright.federation.judging import NOTHING_TOLD, Judge, Total, total
 from cellwright.federation.keeping import Keeper
 from cellwright.federation.ledger import Ledger
 from cellwright.federation.management.records import Topology
+from cellwright.federation.owner_kit import SHARES
 from cellwright.federation.pacing import Pacing
 from cellwright.federation.post import Post
 from cellwright.federation.privacy._budget import most_spent, over_budget
 from cellwright.federation.privacy._contract import Mechanism, Participation
 from cellwright.federation.progress import Progress
 from cellwright.federation.results import Round
-from cellwright.federation.rounds import Outcome, Pause, Quality, Rounds, Status
+from cellwright.federation.rounds import Guarded, Outcome, Pause, Quality, Rounds, Status
 from cellwright.federation.sealed_sum import check_rule, sealing
 
 if TYPE_CHECKING:
@@ -69,6 +72,7 @@ class Coordinator:
         deploy: Mapping[str, Value] | None = None,
         speeds: Mapping[str, float] | None = None,
         align: Align | None = None,
+        covered: Sequence[str] = (),
     ) -> None:
         """Nothing is sent yet.
 
@@ -79,6 +83,7 @@ class Coordinator:
                 noise goes on the average: what is made of a group's updates would reach the owners without it.
             deploy: what owners are told beside the task (owner_kit.deployed_values).
             align: told what the owners say of their data; returns who does not fit, and why.
+            covered: owners that do not train, and are asked for their scaler when the training is over (covering.py).
             speeds: seconds a training step takes each node, as far as the FMLMS knows; else as the nodes themselves report.
 
         Raises:
@@ -97,7 +102,7 @@ class Coordinator:
         self._judge = Judge(self._post, rule)
         self._gatherer = Gatherer(self._post, rule, codec, self.mechanisms, Pacing.reported(speeds or {}))
         self._first, self._rebuild = topology, rebuild or pruned(topology)
-        self._told = dict(deploy or {})
+        self._told, self._covered = dict(deploy or {}), tuple(covered)
         self._keeper = Keeper(checkpoint, task, settings, self._gatherer, self._judge, self.mechanisms)
 
     def run(self, initial: Arrays) -> Outcome:
@@ -187,6 +192,7 @@ class Coordinator:
         p, s = self.progress, self.settings
         ledger, events, began = Ledger(), list[str](), self.channel.now()
         self._deployment.notice(events, ledger)
+        events += self.channel.turned_away() if isinstance(self.channel, Guarded) else ()
         self.crew.check(s.least_owners)
         local = replace(s.local, learning_rate=p.learning_rate)
         turn = Turn(p.round + 1, p.current, local, self.rule.deadline_s(s.deadline_s), ledger, p.latest)
@@ -383,9 +389,11 @@ class Coordinator:
 
     def _outcome(self, status: Status, reason: str, arrays: Arrays) -> Outcome:
         p, ledger, here = self.progress, Ledger(), self.crew.peers()
-        tested = {}
+        tested, covered = {}, Covered()
         if status != "paused":
-            tested = self._judge.judged(here, arrays, p.round + 1, ledger, wait_s=self.settings.deadline_s, span="test")
+            covered = self._cover()
+            asked = (*here, *sorted(covered.answers))
+            tested = self._judge.judged(asked, arrays, p.round + 1, ledger, wait_s=self.settings.deadline_s, span="test")
         reliable = self.auditor.reliability if self.auditor is not None else self._reliability
         return Outcome(
             arrays=arrays,
@@ -397,8 +405,17 @@ class Coordinator:
             topology=self.crew.topology,
             reliability={node: reliable(node) for node in sorted({*here, *self.crew.out()})},
             lost=self.crew.out(),
-            deployed=self._deployment.answers,
+            deployed={**self._deployment.answers, **covered.answers},
+            uncovered=covered.missing,
         )
+
+    def _cover(self) -> Covered:
+        """The scalers of owners that never took the task; only where one forecaster for all sites is to come of it."""
+        if not (self.rule.one_model and self._told.get(SHARES) is True):
+            return Covered()
+        wanted = ({*self._covered} | {*peers(self._first, layered=self.crew.layered)}) - self._deployment.answers.keys()
+        values = messages.deploy(self.task, **self._told).values
+        return cover(self._post, wanted, values, Ledger(), round_=self.progress.round, wait_s=self.settings.deadline_s)
 
     def _reliability(self, node: str) -> float:
         return self.crew.reliability.get(node, 1.0)

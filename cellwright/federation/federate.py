@@ -105,6 +105,7 @@ def planned(bed: Bed, *, say: Say = lambda _: None) -> Plan:
             nodes=[node.name for node in bed.fleet.nodes],
             hold=partial(at_work, bed.ws),
             dead=partial(died, bed.ws),
+            most=f.most_owners,
             say=say,
         )
     write_text(path, made.model_dump_json(indent=2) + "\n")
@@ -144,6 +145,11 @@ def trained(
                 return outcome
             say(f"request  {made.name}: {outcome.reason}")
             made = planned(bed, say=say)
+
+
+def covered(bed: Bed, made: Plan) -> tuple[str, ...]:
+    """Owners that do not train, and whose sites the forecaster is to cover all the same."""
+    return tuple(owner for owner in bed.groups if owner not in made.owners)
 
 
 def give_up(service: Fmlms, made: Plan, reason: str) -> None:
@@ -199,7 +205,8 @@ def _run(bed: Bed, made: Plan, task: Task, first: Arrays, watch: Watch) -> Outco
         watch.told(
             "contribution is not measured under central_dp: models of groups of owners would reach the others without its noise"
         )
-    job = Job(task=task, federation=settings, gradient_clip=bed.params.train.gradient_clip, topology=made.topology)
+    clip, others = bed.params.train.gradient_clip, covered(bed, made)
+    job = Job(task=task, federation=settings, gradient_clip=clip, topology=made.topology, covered=others)
     run = on_superlink if f.runtime == "deployed" else in_this_process
     return run(bed, made, job, first, folder, watch)
 
@@ -209,7 +216,7 @@ class Watch:
 
     def __init__(self, service: Fmlms, made: Plan, bed: Bed, say: Say, on_round: OnRound | None) -> None:
         self._service, self._request, self._bed, self._say, self._on_round = service, made.request, bed, say, on_round
-        self._began, self._looked = time.monotonic(), 0
+        self._began, self._looked = time.monotonic(), self._last()  # rounds before this one were told by the process that ran them
 
     def on_round(self, record: Round) -> None:
         """A round has ended."""
@@ -231,12 +238,23 @@ class Watch:
 
     def looked(self) -> None:
         """Rounds of a job that another process runs, as far as its file tells; the FMLMS notes them."""
-        lines = (self._bed.folder / JOB / ROUNDS).read_text().splitlines() if (self._bed.folder / JOB / ROUNDS).is_file() else []
-        for line in lines[self._looked :]:
-            record = Round.model_validate_json(line)
+        for record in (r for r in self._recorded() if r.round > self._looked):
             self._service.progress(self._request, record.round)
             self.on_round(record)
-        self._looked = max(self._looked, len(lines))
+            self._looked = record.round
+
+    def _recorded(self) -> list[Round]:
+        """Rounds in the job's file, as far as whole lines of it tell: the other process may be writing one."""
+        path = self._bed.folder / JOB / ROUNDS
+        text = path.read_text() if path.is_file() else ""
+        return [Round.model_validate_json(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+    def _last(self) -> int:
+        """The last round before this process; none where there is no checkpoint to go on from."""
+        from cellwright.federation.runtimes.jobs import CHECKPOINT
+
+        begun = (self._bed.folder / JOB / CHECKPOINT).is_file()
+        return max((record.round for record in self._recorded()), default=0) if begun else 0
 
     def keep(self) -> None:
         """Add the time of this process to that of earlier ones."""

@@ -84,6 +84,7 @@ def plan(
     nodes: Collection[str] | None = None,
     hold: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
     dead: Callable[[str], bool] = lambda _: False,
+    most: int | None = None,
     say: Say = lambda _: None,
     wait_s: float = 3600.0,
 ) -> Plan:
@@ -94,14 +95,15 @@ def plan(
         nodes: those that there are; a request that runs on others is begun anew. None: any.
         hold: marks a request as being worked on.
         dead: whether the process that worked on a request is known to be gone; what it held is then free for this one.
+        most: owners that train at most, the best by score; None: all that are fit.
         wait_s: longest it waits for nodes that others use.
 
     Raises:
         FederationError: too few nodes are fit, or they were not free in time; says why.
     """
-    submitted = _found(fmlms, request, resumed, nodes) or fmlms.submit(request, CLIENT).id
+    submitted = _found(fmlms, request, resumed, nodes, most) or fmlms.submit(request, CLIENT).id
     with hold(submitted):
-        start = _turn(fmlms, submitted, request.name, dead, say, wait_s)
+        start = _turn(fmlms, submitted, request.name, dead, say, wait_s, most)
     kind: Literal["star", "hierarchy"] = "hierarchy" if hierarchical else "star"
     topology = _standing(fmlms, submitted, start.nodes, kind) or fmlms.form(submitted, kind)
     state = fmlms.follow(submitted)
@@ -115,10 +117,12 @@ def plan(
     )
 
 
-def _turn(fmlms: Fmlms, submitted: str, name: str, dead: Callable[[str], bool], say: Say, wait_s: float) -> Start:
+def _turn(
+    fmlms: Fmlms, submitted: str, name: str, dead: Callable[[str], bool], say: Say, wait_s: float, most: int | None
+) -> Start:
     """Wait for it. Requests whose process is gone are taken back once they are in the way."""
     until, told = time.monotonic() + wait_s, ""
-    while (start := fmlms.next(only=submitted, any_data=True)) is None:
+    while (start := fmlms.next(only=submitted, any_data=True, most=most)) is None:
         state = fmlms.follow(submitted)
         if state.status not in ("queued", "preempted"):
             raise FederationError(f"request '{name}' is {state.status}: {state.reason or 'no reason is known'}")
@@ -168,12 +172,16 @@ def _owner(fleet: Fleet, name: str) -> bool:
     return any(node.name == name and "data_owner" in node.roles for node in fleet.nodes)
 
 
-def _found(fmlms: Fmlms, request: ServiceRequest, resumed: str | None, nodes: Collection[str] | None) -> str | None:
-    """The request of a process that was interrupted, which goes on; one that asked for something else, or for nodes that are gone,
-    is taken back."""
+def _found(
+    fmlms: Fmlms, request: ServiceRequest, resumed: str | None, nodes: Collection[str] | None, most: int | None
+) -> str | None:
+    """The request of a process that was interrupted, which goes on; one that asked for something else, for nodes that are gone, or
+    for more than are wanted now, is taken back."""
     active = [r for r in fmlms.requests(CLIENT) if r.status in ("queued", "running", "preempted")]
     for submitted in (r for r in active if r.id == resumed or r.request.name == request.name):
-        if submitted.request == request and (nodes is None or _reserved(fmlms, submitted) <= set(nodes)):
+        held = _reserved(fmlms, submitted)
+        few = most is None or len(held) <= most
+        if submitted.request == request and few and (nodes is None or held <= set(nodes)):
             return submitted.id
         fmlms.cancel(submitted.id, CLIENT, "asked for anew, with other parameters or nodes")
     return None

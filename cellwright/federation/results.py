@@ -56,6 +56,8 @@ class OwnerResult(Result):
 
     owner: str
     sites: list[str]
+    trained: bool = True  # it took part; else it was asked for its scaler and its test error alone
+    scaler: str = ""  # why its sites take the mean of the others' scalers; "": they have their own
     examples: int
     rounds: int  # in which it was counted
     mae: float | None  # test span, raw units, with the federated model (its own, where owners end with their own)

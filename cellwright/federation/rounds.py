@@ -102,6 +102,15 @@ class Stateful(Protocol):
     def restore(self, states: Mapping[str, NodeState]) -> None: ...
 
 
+@runtime_checkable
+class Guarded(Protocol):
+    """A channel that turns nodes away which claim another's name."""
+
+    def turned_away(self) -> tuple[str, ...]:
+        """Who was turned away since this was asked last, in sentences."""
+        ...
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A training that ended, or paused."""
@@ -117,3 +126,4 @@ class Outcome:
     lost: Mapping[str, str] = field(default_factory=dict)  # nodes that are gone, or were dropped, and why
     deployed: Mapping[str, Parcel] = field(default_factory=dict)  # what each node answered to "deploy"
     contributions: Mapping[str, Contribution] = field(default_factory=dict)  # of each owner; empty: not measured
+    uncovered: Mapping[str, str] = field(default_factory=dict)  # owners whose scaler is not known, and why (covering.py)

@@ -79,8 +79,12 @@ def one_model(params: Params) -> bool:
 def sentence(found: Federated) -> str:
     """What came of it, in one sentence."""
     told = [
-        f"{found.rule_title} with {len(found.owners)} owners: {_ENDED.get(found.status, found.status)} after {found.rounds} rounds"
+        f"{found.rule_title} with {_trained(found)} owners: {_ENDED.get(found.status, found.status)} after {found.rounds} rounds"
     ]
+    if others := len(found.owners) - _trained(found):
+        told.append(f"{others} more were asked for their scalers alone")
+    if pooled := [o.owner for o in found.owners if o.scaler]:
+        told.append(f"the scaler of {len(pooled)} is not known (the mean of the others stands in), first '{pooled[0]}'")
     told += [f"test MAE {found.mae:.4g}"] if found.mae is not None else []
     if found.mae is not None and found.mae_central and found.mae_alone:
         told.append(
@@ -89,6 +93,10 @@ def sentence(found: Federated) -> str:
         )
     told += [f"ε {found.epsilon:.3g}"] if found.epsilon is not None else []
     return ", ".join(told)
+
+
+def _trained(found: Federated) -> int:
+    return sum(o.trained for o in found.owners)
 
 
 def _own_models(bed: Bed, say: Say) -> None:
@@ -131,7 +139,8 @@ def federated_training(
     check_form(params, candidate.key)
     bed = federate.bed(params, ws, candidate.key)
     made = federate.planned(bed, say=say)
-    _all_there(bed, made)
+    for line in _not_training(bed, made):
+        say(line)
     start = _start(warm_start) if warm_start else None
 
     def on_round(record: Round) -> None:
@@ -150,25 +159,18 @@ def federated_training(
     return _record(params.federation, candidate, found, outcome.rounds, forecaster, warm_start), forecaster
 
 
-def _all_there(bed: Bed, made: Plan) -> None:
-    """Whether every site can be forecast in the end: one forecaster needs each site's scaler, which only its owner has.
-
-    Raises:
-        FederationError: an owner was left out; nothing was trained, and the request is ended.
-    """
+def _not_training(bed: Bed, made: Plan) -> list[str]:
+    """Which owners do not train, in a sentence: one forecaster needs each site's scaler, for which they are asked at the end."""
     from cellwright.federation import federate
 
-    left_out = [owner for owner in bed.groups if owner not in made.owners]
-    if not left_out:
-        return
-    why = next((c.reasons[0] for c in made.choices if c.node == left_out[0] and c.reasons), "it is not fit")
-    reason = (
-        f"{len(left_out)} of {len(bed.groups)} owners are left out, first '{left_out[0]}' ({why}); one forecaster for all sites needs "
-        "every owner's scaler: give them what they lack (federation.nodes), or use a rule that is reported owner by owner (personalised)"
-    )
-    with federate.fmlms(bed) as service:
-        federate.give_up(service, made, reason)
-    raise FederationError(reason)
+    others = federate.covered(bed, made)
+    if not others:
+        return []
+    why = next((c.reasons[0] for c in made.choices if c.node == others[0] and c.reasons), "it is not fit")
+    return [
+        f"{len(others)} of {len(bed.groups)} owners do not train, first '{others[0]}' ({why}); each is asked for its scaler when the "
+        "training is over, so that its sites are forecast too"
+    ]
 
 
 def _whole(key: str, outcome: Outcome) -> None:
@@ -206,7 +208,7 @@ def _record(
     return Trained(
         **identity_of(candidate) | {"settings": identity_of(candidate)["settings"] | _settings(params)},
         status=status,
-        reason=f"{found.reason}; {found.rounds} rounds with {len(found.owners)} owners",
+        reason=f"{found.reason}; {found.rounds} rounds with {_trained(found)} owners",
         epochs=found.rounds,
         windows=sum(o.examples for o in found.owners),
         parameters=sum(p.numel() for p in forecaster.network.parameters()),
@@ -229,7 +231,11 @@ def _settings(params: Federation) -> dict[str, Any]:
 
 
 def _notes(found: Federated) -> dict[str, str]:
-    notes = {"federation": f"{found.rule_title}, {len(found.owners)} owners, {found.timing}, runtime {found.runtime}"}
+    notes = {"federation": f"{found.rule_title}, {_trained(found)} owners, {found.timing}, runtime {found.runtime}"}
+    if pooled := [o for o in found.owners if o.scaler]:
+        notes["scalers"] = "; ".join(
+            f"sites of {o.owner} take the mean of the others' scalers, since its own is not known: {o.scaler}" for o in pooled
+        )
     if found.privacy:
         spent = f", ε {found.epsilon:.3g} at δ {found.delta:g}" if found.epsilon is not None and found.delta is not None else ""
         notes["privacy"] = ", ".join(found.privacy) + spent
