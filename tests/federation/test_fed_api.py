@@ -25,6 +25,7 @@ from safetensors.numpy import save
 from typer.testing import CliRunner
 
 from cellwright.errors import FederationError, WrongUse
+from cellwright.federation.management import bounds
 from cellwright.federation.management.hooks import between, rebuild
 from cellwright.federation.management.records import DataNeeds, Holding, NodeProperties, ServiceRequest, Training
 from cellwright.federation.management.serve import in_thread, is_loopback, serve
@@ -171,6 +172,21 @@ def test_metadata_go_up_in_versions_and_are_read_by_whom_the_rules_allow(ask, ru
     is_problem(other.get(path, params=asked | {"request": running}), 403, "rule 'operation': car2 is a data owner")
     is_problem(hub.get("/v1/nodes/new/metadata", params=asked | {"request": running}), 422, "no data owner of request")
     is_problem(owner.post(path, params=asked, content=b'{"x": NaN}', headers={"content-type": "application/json"}), 422, "NaN")
+
+
+def test_a_node_cannot_fill_the_database(ask, monkeypatch):
+    owner, asked = ask("node", "car1"), {"dataset": "full"}
+    large = {"text": "x" * bounds.MOST_METADATA_BYTES}
+    is_problem(owner.post("/v1/nodes/car1/metadata", params=asked, json=large), 413, "at most 262,144 are kept of one version")
+    monkeypatch.setattr(bounds, "MOST_VERSIONS", 1)
+    assert owner.post("/v1/nodes/car1/metadata", params=asked, json={}).status_code == 201
+    is_problem(owner.post("/v1/nodes/car1/metadata", params=asked, json={}), 422, "1 versions of the metadata of 'full'")
+    monkeypatch.setattr(bounds, "MOST_LINKS", 1)
+    links = [{"source": "car1", "target": name} for name in ("a", "b")]
+    is_problem(owner.put("/v1/nodes/car1/links", json=links), 422, "would have 2 links")
+    monkeypatch.setattr(bounds, "MOST_DATASETS", 1)
+    holding = {"node": "car1", "dataset": "another"}
+    is_problem(owner.post("/v1/nodes/car1/holdings", json=holding), 422, "has told of 1 data sets")
 
 
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer cw_00_00", "Basic eDp5", "Bearer cw_é"])

@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 from cellwright.errors import FederationError, Refused, WrongUse
 from cellwright.federation.data.keyring import FileKey
 from cellwright.federation.data.vault import Vault
+from cellwright.federation.management import bounds
 from cellwright.federation.management.delivery import BUNDLE, SAFETENSORS
 from cellwright.federation.management.permissions import SecurityRules
 from cellwright.federation.management.records import (
@@ -25,7 +26,7 @@ from cellwright.federation.management.records import (
     ServiceRequest,
     Training,
 )
-from cellwright.federation.management.refusals import Conflict, NotAllowed, NotFound, NotKnown
+from cellwright.federation.management.refusals import Conflict, NotAllowed, NotFound, NotKnown, TooLarge
 from cellwright.federation.management.scheduling import BOUND_S
 from cellwright.federation.management.service import Fmlms
 from cellwright.federation.management.store import Store, migrate, migration_sql
@@ -293,6 +294,43 @@ def test_metadata_are_versioned(fmlms):
         fmlms.metadata("car0", "milan")
     with pytest.raises(NotFound, match="in version 3"):
         fmlms.metadata("car0", "city", 3)
+
+
+def test_links_of_a_node_are_bounded_and_those_known_are_replaced(fmlms, monkeypatch):
+    monkeypatch.setattr(bounds, "MOST_LINKS", 3)
+    fmlms.set_links(Link(source="car0", target=f"n{i}") for i in range(3))
+    fmlms.set_links([Link(source="car0", target="n1", delay_ms=7), Link(source="car1", target="n9")])
+    with pytest.raises(Refused, match="car0 would have 4 links, at most 3"):
+        fmlms.set_links([Link(source="car1", target="n8"), Link(source="car0", target="n3")])
+    assert len(fmlms.links()) == 4  # nothing of a report that is refused is kept
+
+
+def test_data_sets_of_a_node_are_bounded(fmlms, monkeypatch):
+    monkeypatch.setattr(bounds, "MOST_DATASETS", 2)
+    fmlms.declare(Holding(node="car0", dataset="milan"), Holding(node="car0", dataset="city", windows=7))
+    with pytest.raises(Refused, match="car0 has told of 2 data sets, at most 2"):
+        fmlms.declare(Holding(node="car0", dataset="third"))
+    fmlms.declare(Holding(node="car1", dataset="third"))
+    for name in ("a", "b"):
+        fmlms.store_metadata("car0", name, b"{}")
+    with pytest.raises(Refused, match="'c' is one more"):
+        fmlms.store_metadata("car0", "c", b"{}")
+
+
+def test_metadata_of_a_node_are_bounded_in_bytes_and_versions(fmlms, monkeypatch):
+    monkeypatch.setattr(bounds, "MOST_METADATA_BYTES", 10)
+    monkeypatch.setattr(bounds, "MOST_NODE_BYTES", 25)
+    monkeypatch.setattr(bounds, "MOST_VERSIONS", 3)
+    with pytest.raises(TooLarge, match="11 bytes, at most 10"):
+        fmlms.store_metadata("car0", "city", b"x" * 11)
+    assert [fmlms.store_metadata("car0", name, b"x" * 10) for name in ("city", "milan")] == [1, 1]
+    with pytest.raises(Refused, match="take 20 bytes already, at most 25"):
+        fmlms.store_metadata("car0", "city", b"x" * 6)
+    assert [fmlms.store_metadata("car0", "city", b"x") for _ in range(2)] == [2, 3]
+    with pytest.raises(Refused, match="has given 3 versions of the metadata of 'city'"):
+        fmlms.store_metadata("car0", "city", b"x")
+    assert fmlms.store_metadata("car1", "city", b"x" * 10) == 1
+    assert fmlms.metadata("car0", "city") == (3, b"x")
 
 
 # ---- topology and queue over the database --------------------------------------------------------------------------------------

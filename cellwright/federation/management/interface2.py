@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from cellwright.federation.management import tables
+from cellwright.federation.management.bounds import check_dataset, check_links, check_metadata
 from cellwright.federation.management.core import Core, all_links, all_nodes, all_statuses
 from cellwright.federation.management.records import (
     Capacity,
@@ -105,8 +106,14 @@ class Interface2(Core):
             return all_statuses(connection, self)
 
     def set_links(self, links: Iterable[Link]) -> None:
-        """Links between nodes, as measured; each replaces what was known of its pair in that direction."""
+        """Links between nodes, as measured; each replaces what was known of its pair in that direction.
+
+        Raises:
+            Refused: more would begin at one node than are kept.
+        """
+        links = tuple(links)
         with self.store.write() as connection:
+            check_links(connection, links)
             for link in links:
                 values = {"document": link.model_dump_json()}
                 upsert(connection, tables.links, {"source": link.source, "target": link.target}, values)
@@ -121,10 +128,12 @@ class Interface2(Core):
 
         Raises:
             NotFound: no such node is registered.
+            Refused: it would hold more data sets than are kept of one node.
         """
         with self.store.write() as connection:
             for holding in holdings:
                 self._known(connection, holding.node)
+                check_dataset(connection, tables.holdings, holding.node, holding.dataset)
                 keys = {"node": holding.node, "dataset": holding.dataset}
                 upsert(connection, tables.holdings, keys, {"document": holding.model_dump_json()})
 
@@ -138,10 +147,13 @@ class Interface2(Core):
 
         Raises:
             NotFound: no such node is registered.
+            TooLarge: the document is too large.
+            Refused: more versions, data sets or bytes than are kept of one node.
         """
         with self.store.write() as connection:
             self._known(connection, node)
             version = (_newest(connection, node, dataset) or 0) + 1
+            check_metadata(connection, node, dataset, len(content), version)
             sealed = self.sealed(content, f"metadata/{node}/{dataset}/{version}")
             row = {"node": node, "dataset": dataset, "version": version, "content": sealed, "stored_s": self.now_s()}
             connection.execute(sa.insert(tables.raw_metadata).values(**row))

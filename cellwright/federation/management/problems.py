@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cellwright.errors import FederationError, Refused
-from cellwright.federation.management.refusals import Conflict, NotAllowed, NotFound, NotKnown
+from cellwright.federation.management.refusals import Conflict, NotAllowed, NotFound, NotKnown, TooLarge
 
 log = logging.getLogger(__name__)
 _STATUS: tuple[tuple[type[FederationError], int], ...] = (
@@ -22,6 +22,7 @@ _STATUS: tuple[tuple[type[FederationError], int], ...] = (
     (NotAllowed, 403),
     (NotFound, 404),
     (Conflict, 409),
+    (TooLarge, 413),
     (Refused, 422),
     (FederationError, 503),
 )

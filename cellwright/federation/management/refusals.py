@@ -3,7 +3,8 @@
 Refused                 422: the request or the node breaks a rule
 ├── NotAllowed          403: whoever asks may not
 ├── NotFound            404: there is none, or none that whoever asks may see
-└── Conflict            409: it cannot be together with what there is
+├── Conflict            409: it cannot be together with what there is
+└── TooLarge            413: more at once than is taken
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ class NotKnown(NotAllowed):
 
 class NotFound(Refused):
     """There is no such thing, or none that whoever asks may see."""
+
+
+class TooLarge(Refused):
+    """One thing is larger than any may be."""
 
 
 class Conflict(Refused):
