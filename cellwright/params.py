@@ -400,6 +400,26 @@ class Monitor(Section):
     holdout_h: Positive = Field(48, description="newest hours of it kept for validation, and as many for the test")
 
 
+class Rollout(Section):
+    """How a new version replaces the champion on the edges: canary, guards, promotion or the way back."""
+
+    stages: tuple[Share, ...] = Field(
+        (0.05, 0.25, 0.5), description="share of the requests that the challenger answers, stage by stage; after the last: all"
+    )
+    sites: tuple[str, ...] = Field((), description="sites (cells) whose requests the challenger answers from the start")
+    shadow: Share = Field(1.0, description="share of requests that both versions compute, to compare their errors; one answers")
+    min_requests: Count = Field(100, description="requests that the challenger answers in a stage before the next")
+    min_stage_s: Annotated[float, Field(ge=0)] = Field(60, description="a stage lasts so long at least, seconds")
+    max_s: Positive = Field(7 * 86_400, description="the challenger is taken back where nothing is proven by then, seconds")
+    poll_s: Positive = Field(5, description="how often the edges are asked, seconds")
+    latency_ms: Positive = Field(10, description="an answer later than this counts as late")
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(0.01, description="probability of a wrong verdict, all guards together")
+    guards: dict[str, dict[str, Any]] = Field(
+        {"error": {}, "failures": {}, "latency": {}, "energy": {}},
+        description="what is guarded, and each guard's own options (margin), by name",
+    )
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -422,6 +442,7 @@ class Params(Section):
     register_: Register = Field(Register(), alias="register")
     publish: Publish = Publish()
     monitor: Monitor = Monitor()
+    rollout: Rollout = Rollout()
     for_dataset: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="sections that differ for one data set, by its name"
     )
