@@ -164,9 +164,8 @@ def collect_garbage(ws: Workspace, *, keep: int, dry: bool) -> list[tuple[Path, 
     A run that another process holds is left alone.
     """
     by_dataset: dict[str, list[Path]] = {}
-    for board in sorted(ws.artifacts.glob("*/leaderboard.json"), key=lambda p: -p.stat().st_mtime):
-        if board.parent.name != "repro":
-            by_dataset.setdefault(read_json(board)["data"]["dataset"], []).append(board.parent)
+    for folder in _ended(ws):
+        by_dataset.setdefault(_dataset(folder), []).append(folder)
     gone = []
     for folder in [f for runs in by_dataset.values() for f in runs[keep:]]:
         try:
@@ -177,6 +176,22 @@ def collect_garbage(ws: Workspace, *, keep: int, dry: bool) -> list[tuple[Path, 
         except WorkspaceError:  # someone works in it
             continue
     return gone
+
+
+def _ended(ws: Workspace) -> list[Path]:
+    """Folders of runs that came to an end, with a leaderboard or without one (federations of parties, or of models of the owners'
+    own), the newest first."""
+    marks: dict[Path, float] = {}
+    for mark in (*ws.artifacts.glob("*/leaderboard.json"), *ws.artifacts.glob("*/finished.json")):
+        marks[mark.parent] = max(marks.get(mark.parent, 0.0), mark.stat().st_mtime)
+    return sorted((folder for folder in marks if folder.name != "repro"), key=lambda folder: -marks[folder])
+
+
+def _dataset(folder: Path) -> str:
+    """The data set of a run's folder."""
+    board = folder / "leaderboard.json"
+    found = read_json(board)["data"] if board.is_file() else read_json(folder / "data.json")
+    return str(found["dataset"])
 
 
 def _names(ws: Workspace) -> list[str]:

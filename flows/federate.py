@@ -10,13 +10,13 @@ from pydantic import Field
 
 from cellwright import runs
 from cellwright.energy.meter import idle_baseline
-from cellwright.files import write_json
 from cellwright.params import Params, load
 from cellwright.steps.federate import key_of, one_model
 from cellwright.training.checks import check_models
 from cellwright.workspace import Workspace
 from flows._catalogue import DEFAULT, ROOT, DataSet
 from flows._chain import compute
+from flows._frame import finish, is_finished, working
 from flows._hooks import notify
 from flows._runners import pool
 from tasks._run import say
@@ -57,11 +57,9 @@ def federate(
     params = beside(params) if one_model(params) else params
     check_models(params)
     ws = runs.open_run(params, ROOT, version, again=str(flow_run.id)[-8:] if fresh else None)
-    if runs.finished(ws):
-        say(f"run      {ws.run} is finished; --fresh starts another")
+    if is_finished(ws):
         return ws.run
-    with runs.locked(ws):
-        say(f"run      {ws.run}")
+    with working(ws):
         plan_federation(str(ROOT), ws.run)
         train_federation(str(ROOT), ws.run)
     _chain(params, ws, promote=promote)
@@ -85,7 +83,7 @@ def _chain(params: Params, ws: Workspace, *, promote: bool) -> None:
     """Score, rank, register, publish, report; owners that end with models of their own have nothing to be ranked together."""
     if not one_model(params):
         say("federate  the owners end with models of their own: they are reported owner by owner, nothing is registered")
-        write_json(ws.run_folder / "finished.json", {"run": ws.run})
+        finish(ws)
         return
     with pool(params.runner) as workers:
         compute(params, ws, workers, promote=promote)

@@ -11,12 +11,11 @@ from pydantic import Field
 from cellwright import runs
 from cellwright.catalogue import load_catalogue
 from cellwright.federation.alignment.asked import check_asked, datasets
-from cellwright.files import write_json
 from cellwright.params import Params, load
 from cellwright.steps.federate_kinds import source_params
 from flows._catalogue import DEFAULT, ROOT, DataSet
+from flows._frame import finish, is_finished, working
 from flows._hooks import notify
-from tasks._run import say
 from tasks.federate_kinds import train_kind
 from tasks.prepare_data import prepare_data
 
@@ -74,13 +73,10 @@ def _run(kind: str, dataset: DataSet, fresh: bool, overrides: list[str]) -> str:
     beside = [(_seen(params, kind, name), prepare_data(str(ROOT), name)) for name in others]
     mark = f"{kind}-{str(flow_run.id)[-8:]}" if fresh else kind
     ws = runs.open_run(params, ROOT, version, again=mark, beside=beside)
-    if runs.finished(ws):
-        say(f"run      {ws.run} is finished; --fresh starts another")
-        return ws.run
-    with runs.locked(ws):
-        say(f"run      {ws.run}")
-        train_kind(str(ROOT), ws.run, kind)
-        write_json(ws.run_folder / "finished.json", {"run": ws.run})
+    if not is_finished(ws):
+        with working(ws):
+            train_kind(str(ROOT), ws.run, kind)
+            finish(ws)
     return ws.run
 
 

@@ -105,7 +105,7 @@ def leaderboard(
 
 
 def gc(
-    keep: Annotated[int, typer.Option(min=1, help="Finished runs to keep for each data set.")] = 5,
+    keep: Annotated[int, typer.Option(min=1, help="Finished runs to keep for each data set, federations among them.")] = 5,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     cache: Annotated[
         bool, typer.Option(help="Also drop data versions from DVC's cache that no branch, tag or present file uses.")

@@ -4,15 +4,14 @@
     lr' = lr sqrt(1 - b2^(r+1)) / (1 - b1^(r+1)),  r the round, from 1
 
 Reddi et al., Adaptive federated optimization, ICLR 2021. Aggregated by Flower, which corrects the first rounds' bias as Adam does
-(the paper does not) with an exponent one higher than the round. m and v last over rounds and are part of a checkpoint.
+(the paper does not) with an exponent one higher than the round.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from cellwright.federation.aggregation import _contract
-from cellwright.federation.aggregation._contract import FlowerRule, dataclass, option
+from cellwright.federation.aggregation._adaptive import Adaptive
+from cellwright.federation.aggregation._contract import dataclass, option
 
 
 @dataclass(frozen=True)
@@ -25,15 +24,8 @@ class Options(_contract.Options):
     tau: float = option(1e-2, "added to the root, so that small updates stay small", low=1e-9)
 
 
-class Rule(FlowerRule):
+class Rule(Adaptive):
     """Flower's FedAdam."""
 
     title = "FedAdam"
-    paper = "Reddi et al., Adaptive federated optimization, ICLR 2021"
     strategy = "FedAdam"
-    adaptive = True
-    keeps = ("m_t", "v_t")
-
-    def arguments(self, owners: int) -> dict[str, Any]:
-        o = self.options
-        return {"eta": o.learning_rate, "beta_1": o.beta_1, "beta_2": o.beta_2, "tau": o.tau}

@@ -3,15 +3,13 @@
     d = mean update;  m <- b1 m + (1 - b1) d;  v <- v - (1 - b2) d² sign(v - d²);  w <- w + lr m / (sqrt(v) + tau)
 
 Reddi et al., Adaptive federated optimization, ICLR 2021. Aggregated by Flower, without correction of the first rounds' bias.
-m and v last over rounds and are part of a checkpoint.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from cellwright.federation.aggregation import _contract
-from cellwright.federation.aggregation._contract import FlowerRule, dataclass, option
+from cellwright.federation.aggregation._adaptive import Adaptive
+from cellwright.federation.aggregation._contract import dataclass, option
 
 
 @dataclass(frozen=True)
@@ -24,15 +22,8 @@ class Options(_contract.Options):
     tau: float = option(1e-3, "added to the root, so that small updates stay small", low=1e-9)
 
 
-class Rule(FlowerRule):
+class Rule(Adaptive):
     """Flower's FedYogi."""
 
     title = "FedYogi"
-    paper = "Reddi et al., Adaptive federated optimization, ICLR 2021"
     strategy = "FedYogi"
-    adaptive = True
-    keeps = ("m_t", "v_t")
-
-    def arguments(self, owners: int) -> dict[str, Any]:
-        o = self.options
-        return {"eta": o.learning_rate, "beta_1": o.beta_1, "beta_2": o.beta_2, "tau": o.tau}

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 from cellwright.errors import FederationError, Refused
-from cellwright.federation.contract import Channel, Parcel
+from cellwright.federation.contract import Channel, Parcel, Source, Usage
+from cellwright.federation.ledger import less_certain
+from cellwright.federation.messages import usage_of
 
 
 class Left(FederationError):
@@ -20,16 +23,26 @@ class Left(FederationError):
 
 @dataclass
 class Traffic:
-    """Exact bytes of the messages on the wire, by party, as the channel counts them."""
+    """Exact bytes of the messages on the wire, by party, as the channel counts them, and what the parties say that they spent."""
 
     down_bytes: Counter[str] = field(default_factory=Counter)  # to the party
     up_bytes: Counter[str] = field(default_factory=Counter)  # from the party
     messages: int = 0
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    energy_j: dict[str, float] = field(default_factory=dict)  # of the parties that know it
+    energy_source: Source | None = None  # the least certain
 
     @property
     def total(self) -> int:
         """Both ways, all parties."""
         return self.down_bytes.total() + self.up_bytes.total()
+
+    def spend(self, party: str, usage: Usage) -> None:
+        """Add what a party spent on one message."""
+        self.cpu_s[party] = self.cpu_s.get(party, 0.0) + usage.cpu_s
+        if usage.energy_j is not None:
+            self.energy_j[party] = self.energy_j.get(party, 0.0) + usage.energy_j
+            self.energy_source = less_certain(self.energy_source, usage.energy_source)
 
 
 def ask(
@@ -59,5 +72,20 @@ def ask(
             raise Left(party, kind, f"nothing came within {deadline_s:g} s" if came is None else came.error or "no reason given")
         if lacking := sorted(set(wants) - {*came.parcel.values, *came.parcel.arrays}):
             raise Refused(f"party '{party}' answered '{kind}' without {', '.join(lacking)}; all must run the same version")
+        if usage := _spent(party, kind, came.parcel):
+            traffic.spend(party, usage)
         answers[party] = came.parcel
     return answers
+
+
+def _spent(party: str, kind: str, answer: Parcel) -> Usage | None:
+    """What answering took the party; None: it does not say."""
+    if "usage/cpu_s" not in answer.values:
+        return None
+    try:
+        usage = usage_of(answer.values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Refused(f"party '{party}' answered '{kind}' with a usage that cannot be read ({error})") from None
+    if min(usage.seconds, usage.cpu_s, usage.energy_j or 0.0) < 0 or usage.energy_source not in (None, *get_args(Source)):
+        raise Refused(f"party '{party}' says that '{kind}' took less than nothing, or names no source of its energy")
+    return usage

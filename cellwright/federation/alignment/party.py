@@ -14,6 +14,9 @@ Kinds it answers, beside those of `psi`:
 Raw telemetry, scaled telemetry, targets, weights and names of features never leave. Which windows a batch holds follows from (seed,
 epoch, step), so no index travels. All memory is in the node's state, and what is kept also in `folder`: a party that was killed
 comes back with the weights of the last epoch.
+
+With the coordinator's key it answers nobody else, with one of its own it signs (`kit`); an answer is of the round that was asked, and
+tells what it took. Of a message that is refused nothing is taken.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -36,6 +39,10 @@ from cellwright.federation.alignment.party_checks import about_half, checked, em
 from cellwright.federation.alignment.rows import SPANS, Cut, Rows, cut, ids, rows_of, rows_until
 from cellwright.federation.alignment.vertical_spec import Vertical
 from cellwright.federation.contract import NodeState, Parcel
+from cellwright.federation.messages import usage_values
+from cellwright.federation.node_meter import NodeMeter
+from cellwright.federation.owner_kit import OwnerKit
+from cellwright.federation.signed import check_sender, signed_reply
 from cellwright.panel import Panel
 from models._contract import Problem
 
@@ -46,7 +53,7 @@ if TYPE_CHECKING:
     from cellwright.federation.alignment.halves import Half, Trained
     from models._contract import Batch
 
-SETTINGS = "vertical/settings"
+SETTINGS, REQUEST = "vertical/settings", "vertical/request"
 PENDING = "vertical/pending"  # epoch and step whose gradient is still to come
 
 
@@ -66,6 +73,8 @@ class _AtWork:
 class VerticalParty:
     """Holds a panel; active if it names targets. `features`: what its half sees besides; by default all that the panel has.
 
+    `kit`: the keys it signs and checks with, and the energy that it counts by; by default nothing is signed.
+
     `folder`: where kept weights lie, beside the node's state. `noise_seed`: of the noise on embeddings; by default it is drawn
     from the system, since noise that can be computed again can be taken off again.
 
@@ -80,10 +89,13 @@ class VerticalParty:
         *,
         targets: Sequence[str] = (),
         features: Sequence[str] | None = None,
+        kit: OwnerKit | None = None,
         folder: Path | None = None,
         noise_seed: int | None = None,
     ) -> None:
         self.name, self.panel, self.targets, self.folder = name, panel, tuple(targets), folder
+        self.kit = kit or OwnerKit()
+        self._meter = NodeMeter(self.kit.energy)
         has = [f.name for f in panel.schema.features]
         wanted = (*self.targets, *(has if features is None else features))
         for feature in wanted:
@@ -104,9 +116,23 @@ class VerticalParty:
         """Answer one message. See the module.
 
         Raises:
-            Refused: a message that breaks the protocol.
+            Refused: a message that breaks the protocol, or is not the coordinator's own and new.
             FederationError, DataError: its data do not fit the settings.
         """
+        mark, request = self._meter.mark(), self._request(kind, parcel, state)
+        check_sender(self.kit, kind, parcel, state, request)
+        reply = self._answered(kind, parcel, state)
+        told = {name: parcel.values[name] for name in ("round",) if name in parcel.values}
+        told |= usage_values(self._meter.usage(mark))
+        return signed_reply(self.kit, self.name, kind, replace(reply, values={**reply.values, **told}), state, request)
+
+    def _request(self, kind: str, parcel: Parcel, state: NodeState) -> str:
+        """The request that a message must be of: that of the last deployment, which says its own."""
+        if kind == "vertical_deploy":
+            return str(parcel.values.get("request", ""))
+        return state.blobs.get(REQUEST, b"").decode()
+
+    def _answered(self, kind: str, parcel: Parcel, state: NodeState) -> Parcel:
         if kind == "vertical_deploy":
             return self._deploy(parcel, state)
         settings = self._settings(state)
@@ -138,6 +164,7 @@ class VerticalParty:
             raise Refused(f"the message deploys no settings that can be read ({error}); all must run the same version") from None
         self._windows(settings)
         state.blobs[SETTINGS] = settings.model_dump_json().encode()
+        state.blobs[REQUEST] = str(parcel.values.get("request", "")).encode()
         schema = self.panel.schema
         return Parcel(values={"cadence_s": schema.cadence_s, "clock": schema.clock, "active": self.active})
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from cellwright.errors import FederationError
 from cellwright.federation.alignment.vertical_spec import Epoch, Vertical
+from cellwright.federation.contract import Source
 from cellwright.files import read_json, write_json
 
 _BETTER = 1e-4  # relative: smaller gains do not reset the patience
@@ -30,6 +31,9 @@ class Progress:
     down_bytes: dict[str, int] = field(default_factory=dict)  # up to the last whole epoch, of all processes
     up_bytes: dict[str, int] = field(default_factory=dict)
     messages: int = 0
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    energy_j: dict[str, float] = field(default_factory=dict)
+    energy_source: Source | None = None
     ended: Literal["", "converged", "epochs", "budget"] = ""
 
     def judge(self, epoch: Epoch, settings: Vertical) -> bool:

@@ -21,7 +21,7 @@ from cellwright.federation.contract import Channel, Parcel, Value
 
 Run = Literal["vertical", "alone"]
 OnEpoch = Callable[[str, Epoch], None]
-_WINDOWS = 8192  # of one message of an evaluation
+WINDOWS = 8192  # of one message of an evaluation
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,9 @@ class Session:
         self.traffic.down_bytes.update(done.down_bytes)
         self.traffic.up_bytes.update(done.up_bytes)
         self.traffic.messages += done.messages
+        for name in ("cpu_s", "energy_j"):
+            getattr(self.traffic, name).update(getattr(done, name))
+        self.traffic.energy_source = done.energy_source
         try:
             self._begin()
             if done.epochs:
@@ -105,6 +108,9 @@ class Session:
             down_bytes={party: self.traffic.down_bytes[party] for party in sorted(self.parties)},
             up_bytes={party: self.traffic.up_bytes[party] for party in sorted(self.parties)},
             messages=self.traffic.messages,
+            cpu_s=dict(sorted(self.traffic.cpu_s.items())),
+            energy_j=dict(sorted(self.traffic.energy_j.items())),
+            energy_source=self.traffic.energy_source,
             seconds=seconds,
         )
 
@@ -120,7 +126,12 @@ class Session:
         return ask(self.channel, kind, parcels, deadline_s=self.settings.deadline_s, traffic=self.traffic, wants=wants)
 
     def _parcel(self, arrays: Mapping[str, np.ndarray] | None = None, **values: Value) -> Parcel:
-        return Parcel(arrays=dict(arrays or {}), values={"run": self.run, **values})
+        return Parcel(arrays=dict(arrays or {}), values={"run": self.run, "round": self._round, **values})
+
+    @property
+    def _round(self) -> int:
+        """The epoch that is under way; once training has ended the one after the last."""
+        return len(self.ledger.runs[self.run].epochs) + 1
 
     def _begin(self) -> None:
         """Passive parties first: the active one must know their widths."""
@@ -155,7 +166,8 @@ class Session:
         best = after.judge(epoch, self.settings)
         self._ask("vertical_keep", dict.fromkeys(self.parties, self._parcel(epoch=number, best=best)))
         after.down_bytes, after.up_bytes = dict(self.traffic.down_bytes), dict(self.traffic.up_bytes)
-        after.messages = self.traffic.messages
+        after.messages, after.energy_source = self.traffic.messages, self.traffic.energy_source
+        after.cpu_s, after.energy_j = dict(self.traffic.cpu_s), dict(self.traffic.energy_j)
         done.__dict__.update(after.__dict__)  # only now: an epoch counts when every party has kept it
         self.ledger.save()
         if self.on_epoch:
@@ -187,8 +199,8 @@ class Session:
     def _scores(self, span: str) -> Scores:
         """Errors of the present weights on a span."""
         scores = Scores()
-        for first in range(0, self.counts[span], _WINDOWS):
-            some: dict[str, Value] = {"span": span, "first": first, "stop": min(first + _WINDOWS, self.counts[span])}
+        for first in range(0, self.counts[span], WINDOWS):
+            some: dict[str, Value] = {"span": span, "first": first, "stop": min(first + WINDOWS, self.counts[span])}
             parcel = self._parcel(None, **some)
             replies = self._ask("vertical_embed", dict.fromkeys(self.passives, parcel), "h") if self.passives else {}
             embeddings = {f"h/{party}": reply.arrays["h"] for party, reply in replies.items()}

@@ -19,6 +19,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,8 +27,10 @@ import numpy as np
 from pydantic import Field
 
 from cellwright.errors import FederationError
+from cellwright.federation.alignment.audit_summary import AuditSummary
 from cellwright.federation.alignment.inputs import adapted, columns
-from cellwright.federation.contract import Arrays, Channel, Local, Spec, Task
+from cellwright.federation.contract import Arrays, Channel, Local, Source, Spec, Task
+from cellwright.federation.ledger import less_certain
 from cellwright.results import Result
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Grafted", "Transfer", "TransferResult", "Transferred", "graft", "thawing", "transfer"]
 
 Which = Literal["transfer", "fresh"]
+Witness = Callable[[Which, Task, "Rule", Arrays], Mapping[str, Any]]  # -> `auditor` and `signer` of a Coordinator
 
 
 class Transfer(Spec):
@@ -72,6 +76,8 @@ class Course(Result):
     mae_by_owner: dict[str, float | None] = Field(default_factory=dict)  # test span; None: an owner that measured nothing there
     down_bytes: int
     up_bytes: int
+    energy_j: float | None = None  # of all owners, in the rounds; None: nobody knows it
+    energy_source: Source | None = None
 
 
 class TransferResult(Result):
@@ -89,6 +95,7 @@ class TransferResult(Result):
     alone: Course | None  # from fresh weights: same owners, rounds and steps
     source: str | None = None  # the data set of the body, and the training of its owners, where that is known
     before: Course | None = None
+    audit: AuditSummary | None = None  # None: messages were neither signed nor checked
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,7 @@ def transfer(
     source_task: Task | None = None,
     checkpoint: Path | None = None,
     on_training: Callable[[Which], None] | None = None,
+    witness: Witness = lambda which, task, rule, arrays: {},
     **coordinator: Any,
 ) -> Transferred:
     """Train the target's owners from a source's body, and with `compare` also from fresh weights.
@@ -162,7 +170,8 @@ def transfer(
     `task` is the target's, `source` the weights of a network of the same model and options trained elsewhere, for `source_task`.
     `rule` makes an
     aggregation rule at its beginning; `coordinator` holds what else `Coordinator` takes. `checkpoint`: a file that names
-    those of the two trainings; the same call goes on from there. `on_training` is told which of the two begins.
+    those of the two trainings; the same call goes on from there. `on_training` is told which of the two begins. Each is a request of
+    its own, so that no message of one can be replayed in the other; `witness` gives its auditor and its coordinator's key.
 
     Raises:
         FederationError: nothing of the body fits, or as `Coordinator.run`.
@@ -178,8 +187,10 @@ def transfer(
         if on_training is not None:
             on_training(which)
         file = None if checkpoint is None else _file(checkpoint, which, settings, arrays)
-        given = {**coordinator, "codec": codec, "topology": topology, "checkpoint": file}
-        return Coordinator(channel, task, rule, rounds, **given).run(arrays)
+        own = task.model_copy(update={"request": f"{task.request}-{which}"})
+        drawn = topology.model_copy(update={"request": own.request})
+        given = {**coordinator, **witness(which, own, rule, arrays), "codec": codec, "topology": drawn, "checkpoint": file}
+        return Coordinator(channel, own, rule, rounds, **given).run(arrays)
 
     alone = train("fresh", rule(), fresh) if settings.compare else None
     outcome = train("transfer", thawing(rule(), grafted.taken, settings.frozen_rounds), grafted.arrays)
@@ -221,6 +232,7 @@ def course(outcome: Outcome) -> Course:
     sums: Mapping[str, float] = {
         name: sum(getattr(e, name) for e in outcome.evaluations.values()) for name in ("absolute", "squared")
     }
+    spent = [o for r in outcome.rounds for o in r.owners if o.energy_j is not None]
     return Course(
         status=outcome.status,
         rounds=len(outcome.rounds),
@@ -230,4 +242,6 @@ def course(outcome: Outcome) -> Course:
         mae_by_owner={n: e.absolute / e.count if e.count else None for n, e in sorted(outcome.evaluations.items())},
         down_bytes=sum(r.down_bytes for r in outcome.rounds),
         up_bytes=sum(r.up_bytes for r in outcome.rounds),
+        energy_j=sum(o.energy_j or 0.0 for o in spent) if spent else None,
+        energy_source=reduce(less_certain, (o.energy_source for o in spent), None),
     )

@@ -79,9 +79,16 @@ def vertical_train(
         alone=without.trial if without else None,
         align_bytes=deployed.total + (found.traffic.total if found else 0),
         align_seconds=align_seconds,
+        align_energy_j=_energy_j(deployed, *([found.traffic] if found else [])),
         epsilon_embedding=noise,
         delta=DELTA,
     )
+
+
+def _energy_j(*traffic: Traffic) -> float | None:
+    """What the parties say they spent, together."""
+    known = [joules for t in traffic for joules in t.energy_j.values()]
+    return sum(known) if known else None
 
 
 def _deploy(channel: Channel, settings: Vertical, active: str, passives: Sequence[str]) -> Traffic:

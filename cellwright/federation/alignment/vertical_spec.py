@@ -8,8 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cellwright.errors import FederationError
+from cellwright.federation.alignment.audit_summary import AuditSummary
 from cellwright.federation.alignment.rows import Align
-from cellwright.federation.contract import Spec
+from cellwright.federation.contract import Source, Spec
 from cellwright.results import Result
 
 Count = Annotated[int, Field(ge=1)]
@@ -81,6 +82,9 @@ class Trial(Result):
     up_bytes: dict[str, int]
     messages: int
     seconds: float  # on the channel's clock
+    cpu_s: dict[str, float] = Field(default_factory=dict)  # of each party, for its answers
+    energy_j: dict[str, float] = Field(default_factory=dict)  # of the parties that know it
+    energy_source: Source | None = None  # the least certain of them
 
 
 class VerticalResult(Result):
@@ -99,8 +103,10 @@ class VerticalResult(Result):
     pooled: Trial | None = None  # one party that holds everything, where that was asked for and can be
     align_bytes: int  # of deployment and sample alignment, all parties, both ways
     align_seconds: float
+    align_energy_j: float | None = None  # of the parties, for it; None: nobody knows it
     epsilon_embedding: float | None  # see `epsilon_embedding`; None: no noise
     delta: float
+    audit: AuditSummary | None = None  # None: messages were neither signed nor checked
 
 
 def epsilon_embedding(noise: float, releases: int, delta: float) -> float | None:
