@@ -25,7 +25,7 @@ class HubClient(Tenants, Uploads, Placing, Edges, Reports):
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self.http.close()
 
     def __enter__(self) -> Self:
         return self
