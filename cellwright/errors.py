@@ -14,11 +14,13 @@
     ├── BundleError                 a bundle that is incomplete, tampered with or wrongly signed
     ├── DeltaError                  a patch that is malformed, does not fit, or rebuilds other bytes
     ├── EdgeError                   an edge server that cannot serve or be reached
+    ├── QosError                    quality of service that the network does not give, or cannot be asked for
     ├── HubError                    a hub that cannot serve or be reached
     │   ├── HubRefused              the hub refuses a request; says why (cellwright/hub/refusals.py has the kinds)
     │   └── GrantRefused            a grant that is malformed, expired or not the hub's
     ├── FederationError             a federation that cannot begin or go on
     │   └── Refused                 a message, a node or a request that breaks a rule; says which
+    │       └── Spoilt              a sealed sum that nodes spoilt; names them
     └── WorkspaceError              disk full, folder not writable, run locked by another process
 
 Every message says what was expected, what was found and what to do.
@@ -110,12 +112,24 @@ class GrantRefused(HubError):
     """A grant is malformed, expired, not valid yet, or not signed by this hub."""
 
 
+class QosError(CellwrightError):
+    """The network refuses a quality of service, has none that suffices, or cannot be asked."""
+
+
 class FederationError(CellwrightError):
     """A federation cannot begin or go on: too few nodes, a budget that is spent, a runtime that cannot be reached."""
 
 
 class Refused(FederationError):
     """A message, a node or a request breaks a rule; nothing of it was taken."""
+
+
+class Spoilt(Refused):
+    """Nodes spoilt a sealed sum. `nodes`: each of them, and what it did."""
+
+    def __init__(self, message: str, nodes: dict[str, str]) -> None:
+        super().__init__(message)
+        self.nodes = nodes
 
 
 class WorkspaceError(CellwrightError):
