@@ -48,7 +48,7 @@ from cellwright.federation.privacy._contract import CoordinatorSide, Mechanism, 
 from cellwright.federation.results import Round
 from cellwright.federation.rounds import Outcome, Rounds
 from cellwright.federation.runtimes.local import open_channel
-from cellwright.federation.sealed_sum import vector
+from cellwright.federation.sealed_sum import answered, vector
 from cellwright.panel import Feature, Panel, PanelSchema, Segment
 from cellwright.params import Params, check
 
@@ -107,7 +107,7 @@ class Ready:
             return Parcel(values={"owner": self.name, "examples": 32})
         if not kind.startswith("stage_"):
             return Parcel(values={"owner": self.name, "examples": 32})
-        answer = side.answer(kind.removeprefix("stage_"), {n: b for n, b in parcel.blobs.items() if n != "signature"})
+        answer = answered(side, kind.removeprefix("stage_"), {n: b for n, b in parcel.blobs.items() if n != "signature"})
         state.blobs["sealing"] = side.state()
         return messages.stage(answer, int(parcel.values["round"]))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -19,6 +19,8 @@ from cellwright.federation.rounds import Rounds
 from cellwright.federation.sealed_sum import SealedRound
 
 _SEALS = 3  # of the seeds that derive from (seed, round, purpose)
+_REPEATS = 3  # of a sealed round that failed, each without those whose doing it was
+_LEAST_SHARE = 0.25  # of a round's deadline that must be left for another try
 
 
 @dataclass
@@ -30,6 +32,9 @@ class Collected:
     total: np.ndarray | None = None  # the sealed sum
     like: Arrays | None = None  # names and shapes of what was sealed
     why: str = ""  # there are no updates
+    culprits: dict[str, str] = field(default_factory=dict)  # whose doing it was that a sealed sum failed, and what they did
+    gone: dict[str, str] = field(default_factory=dict)  # who fell silent in a sealed sum that failed
+    events: list[str] = field(default_factory=list)  # what was done about it
 
 
 @dataclass
@@ -83,21 +88,59 @@ class Collector:
         self._hear(turn, self.judge.asked())
         return Collected(tuple(sorted(started)), tuple(sorted(updates, key=lambda u: u.owner)))
 
-    def sealed(self, turn: Turn, mechanism: Mechanism) -> Collected:
-        """Through a sealed sum; who drops out at any stage is left out."""
+    def sealed(self, turn: Turn, mechanism: Mechanism, again: Callable[[Collected], bool] = lambda _: True) -> Collected:
+        """Through a sealed sum; who drops out at any stage is left out.
+
+        One that fails is begun anew without those whose doing it was, a few times, while time is left of the round's deadline.
+
+        Args:
+            again: told of each try that failed, before the next; whether there may be one.
+        """
         self._drain(turn)
-        asked = self._chosen(turn)
-        collected = Collected(asked, like=public(turn.current, self.gatherer.local(turn.local, turn.round)))
-        try:
-            self._seal(turn, mechanism, collected)
-        except FederationError as error:  # fewer than the threshold are left: this round is lost, the next may do better
-            collected.updates, collected.total, collected.why = (), None, str(error)
+        until, culprits, events = self.post.channel.now() + turn.deadline_s, dict[str, str](), list[str]()
+        collected = self._tried(turn, mechanism, self._chosen(turn), 0)
+        for number in range(1, _REPEATS + 1):
+            culprits |= collected.culprits
+            rest_s, left = until - self.post.channel.now(), self._left(collected)
+            if not left or rest_s < _LEAST_SHARE * turn.deadline_s or not again(collected):
+                break
+            without = sorted(set(collected.asked) - set(left))
+            events.append(f"the sealed sum is begun anew without {', '.join(without)}: {collected.why}")
+            collected = self._tried(replace(turn, deadline_s=rest_s), mechanism, left, number)
+        collected.culprits, collected.events = culprits | collected.culprits, events
         return collected
 
-    def _seal(self, turn: Turn, mechanism: Mechanism, collected: Collected) -> None:
-        seed = int(np.random.default_rng([self.settings.seed, turn.round, _SEALS]).integers(2**31))
+    def _left(self, failed: Collected) -> tuple[str, ...]:
+        """Whom another try of a sealed sum asks: none where it did not fail, nobody is to blame, or too few would be left."""
+        out = {*failed.culprits, *failed.gone}
+        left = tuple(owner for owner in failed.asked if owner not in out and owner not in self.gatherer.flight)
+        enough = len(left) >= max(self.settings.least_owners, self.gatherer.rule.least)
+        return left if failed.total is None and out & {*failed.asked} and enough else ()
+
+    def _tried(self, turn: Turn, mechanism: Mechanism, asked: tuple[str, ...], number: int) -> Collected:
+        collected = Collected(asked, like=public(turn.current, self.gatherer.local(turn.local, turn.round)))
+        purpose = [_SEALS, number] if number else [_SEALS]
+        seed = int(np.random.default_rng([self.settings.seed, turn.round, *purpose]).integers(2**31))
         ask = partial(self.post.ask, ledger=turn.ledger, round_=turn.round)
-        sealed = SealedRound(mechanism, collected.asked, turn.round, seed, turn.deadline_s, ask)
+        sealed: SealedRound | None = None
+        try:
+            sealed = SealedRound(mechanism, collected.asked, turn.round, seed, turn.deadline_s, ask)
+            self._seal(turn, sealed, collected)
+        except FederationError as error:  # fewer than the threshold are left, or the sum cannot be had
+            collected.updates, collected.total, collected.why = (), None, str(error)
+            if sealed is not None:
+                self._blame(turn, sealed, collected, error)
+        return collected
+
+    def _blame(self, turn: Turn, sealed: SealedRound, collected: Collected, error: FederationError) -> None:
+        """Who spoilt a sealed sum, and who fell silent in it."""
+        refused = {o: e.reason for o, e in turn.ledger.entries.items() if e.fate == "refused" and o in collected.asked}
+        collected.culprits = {o: why for o, why in (refused | sealed.culprits(error)).items() if o in collected.asked}
+        collected.gone = {o: why for o, why in sealed.gone.items() if o not in collected.culprits}
+        for owner, why in collected.culprits.items():
+            turn.ledger.left_out(owner, "refused", why)
+
+    def _seal(self, turn: Turn, sealed: SealedRound, collected: Collected) -> None:
         owners, gatherer = sealed.before(), self.gatherer
         for owner in set(collected.asked) - set(owners):
             turn.ledger.left_out(owner, "lost", "it did not answer a stage before the updates")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -201,6 +202,7 @@ class Coordinator:
             return
         collected = self._collect(turn)
         self._account(turn, collected)
+        events += [*collected.events, *self._expelled(collected)]
         self._deployment.notice(events, ledger)
         if self.rule.timing != "asynchronous":
             self._gatherer.late(ledger, turn.round)
@@ -215,10 +217,22 @@ class Coordinator:
 
     def _collect(self, turn: Turn) -> Collected:
         if self._seal is not None:
-            return self._collector.sealed(turn, self._seal)
+            return self._collector.sealed(turn, self._seal, partial(self._once_more, turn))
         if self.rule.timing == "asynchronous":
             return self._collector.as_they_come(turn)
         return self._collector.together(turn)
+
+    def _once_more(self, turn: Turn, failed: Collected) -> bool:
+        """Whether a sealed sum that failed may be tried again: the one that failed counts, and the budget must allow another."""
+        self._account(turn, failed)
+        return not over_budget(self.mechanisms, self._participation(turn.round, failed.asked, turn.local.steps))
+
+    def _expelled(self, collected: Collected) -> list[str]:
+        """Nodes that spoilt a sealed sum are asked no more; those that only fell silent may do better in the next round."""
+        told = [
+            self._deployment.drop([node], f"it spoilt a sealed sum: {why}") for node, why in sorted(collected.culprits.items())
+        ]
+        return [words for words in told if words]
 
     def _aggregate(self, turn: Turn, collected: Collected, events: list[str]) -> bool:
         """The next weights, if enough updates came; whether they did.
@@ -229,17 +243,13 @@ class Coordinator:
         p, updates = self.progress, collected.updates
         least = self.rule.least if self.rule.timing == "asynchronous" else max(self.settings.least_owners, self.rule.least)
         if len(updates) < least:
-            p.short += 1
-            events.append(
-                collected.why
-                or f"{len(updates)} of {len(collected.asked)} updates came, at least {least} are needed: not counted"
-            )
-            if p.short >= _SHORT:
-                raise FederationError(self._too_few(turn.ledger, len(updates), len(collected.asked), least, collected.why))
-            return False
-        p.short = 0
+            return self._short(turn, collected, events, least)
         if collected.total is not None and collected.like is not None:
-            p.current = self._combiner.sealed(p.current, collected.total, collected.like, updates, turn.round)
+            try:
+                p.current = self._combiner.sealed(p.current, collected.total, collected.like, updates, turn.round)
+            except FederationError as error:  # a sum that is none: somebody sealed what cannot be meant, and nobody can see who
+                collected.why = str(error)
+                return self._short(turn, collected, events, least)
         else:
             if self.observe is not None:
                 self.observe(turn.round, p.current, updates)
@@ -247,7 +257,21 @@ class Coordinator:
                 turn.ledger.of(owner).weight = share
             p.current = self._combiner.plain(p.current, updates, turn.round)
         p.examples |= {u.owner: u.examples for u in updates}
+        p.short = 0
         return True
+
+    def _short(self, turn: Turn, collected: Collected, events: list[str], least: int) -> bool:
+        """A round that is not counted; always False.
+
+        Raises:
+            FederationError: it is one of several running.
+        """
+        p, came, of = self.progress, len(collected.updates), len(collected.asked)
+        p.short += 1
+        events.append(collected.why or f"{came} of {of} updates came, at least {least} are needed: not counted")
+        if p.short >= _SHORT:
+            raise FederationError(self._too_few(turn.ledger, came, of, least, collected.why))
+        return False
 
     def _too_few(self, ledger: Ledger, came: int, asked: int, least: int, why: str) -> str:
         reasons = [f"{owner}: {e.fate}, {e.reason}" for owner, e in sorted(ledger.entries.items()) if e.reason][:5]

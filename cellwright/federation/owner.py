@@ -28,6 +28,7 @@ from cellwright.federation.node_meter import NodeMeter
 from cellwright.federation.owner_data import OwnerData, forget, owner_data
 from cellwright.federation.owner_kit import COMPRESSION, PRIVACY, SHARES, Channelled, OwnerKit, channelled
 from cellwright.federation.owner_update import AGAIN, begin, leaving, own_weights, plain, sealing_side, statistics, trained
+from cellwright.federation.sealed_sum import answered
 from cellwright.federation.signed import SEEN, SENT, check_sender, signed_reply
 from cellwright.panel import Panel
 
@@ -163,7 +164,7 @@ class DataOwner:
         if not isinstance(round_, int):
             raise Refused(f"{self.name}: the stage '{stage[:40]}' does not say of which round it is")
         message = {name: blob for name, blob in parcel.blobs.items() if name != _SIGNATURE}
-        answer = side.answer(stage, message)
+        answer = answered(side, stage, message)
         state.blobs[_SEALING] = side.state()
         return messages.stage(answer, round_)
 

@@ -11,16 +11,17 @@ from typing import Protocol
 
 import numpy as np
 
-from cellwright.errors import FederationError, Refused
+from cellwright.errors import FederationError, Refused, Spoilt
 from cellwright.federation import messages
 from cellwright.federation.aggregation._contract import Rule
 from cellwright.federation.contract import Arrays, Parcel, Update, Usage
 from cellwright.federation.ledger import Ledger
 from cellwright.federation.post import Answers
-from cellwright.federation.privacy._contract import CoordinatorSide, Mechanism
+from cellwright.federation.privacy._contract import CoordinatorSide, Mechanism, OwnerSide
 
 SUM = "sum"  # owner of the one update that a sealed sum is
 _NOT_SEALED = "signature"
+_ACCUSES = "accuses"  # blob of an answer to a stage: whose message the owner could not go on with
 _STAGES_SHARE = 0.5  # of a round's deadline, for all stages together
 
 
@@ -101,7 +102,9 @@ class SealedRound:
     ) -> None:
         self.mechanism, self.round, self._ask = mechanism, round_, ask
         self.side: CoordinatorSide = mechanism.coordinator_side(owners, seed)
-        self.owners = owners  # still there
+        self._all = self.owners = owners  # still there
+        self.gone: dict[str, str] = {}  # who did not answer a stage, and why
+        self.accused: dict[str, set[str]] = {}  # by whom
         stages = len(mechanism.before) + len(mechanism.after)
         self.stages_share = _STAGES_SHARE if stages else 0.0  # of the deadline; the rest is for the updates
         self._stage_s = deadline_s * self.stages_share / max(1, stages)
@@ -134,8 +137,38 @@ class SealedRound:
         asked = self.side.ask(stage, self.owners)
         parcels = {owner: messages.stage(message, self.round) for owner, message in sorted(asked.items())}
         answers = self._ask(f"stage_{stage}", parcels, wait_s=self._stage_s)
-        self.side.take(stage, {owner: _message(parcel) for owner, parcel in answers.parcels.items()})
-        self.owners = tuple(sorted(answers.parcels))
+        replies = {owner: _message(parcel) for owner, parcel in answers.parcels.items()}
+        self.gone |= {owner: f"it did not answer '{stage}' in time" for owner in parcels if owner not in replies}
+        self.gone |= {**answers.refused, **answers.failed}
+        for owner in [owner for owner, reply in replies.items() if _ACCUSES in reply]:
+            self.accused.setdefault(replies.pop(owner)[_ACCUSES].decode(errors="replace"), set()).add(owner)
+        self.side.take(stage, replies)
+        self.owners = tuple(sorted(replies))
+
+    def culprits(self, error: FederationError) -> dict[str, str]:
+        """Who spoilt this round, which ended in `error`, and how: what they sent cannot be meant, or others could not go on with it.
+
+        An owner that more than a third of all accuse is one: where fewer are dishonest, as the mechanisms demand, one of its accusers is
+        honest. If there is none such, those are that most accuse, at least two.
+        """
+        found = {**self.side.left_out, **(error.nodes if isinstance(error, Spoilt) else {})}
+        accused = {node: len(by) for node, by in self.accused.items() if node in self._all}
+        least = len(self._all) // 3 + 1
+        if accused and max(accused.values()) < least:
+            least = max(2, *accused.values())
+        return found | {
+            node: f"{count} of {len(self._all)} owners could not go on with what it sent"
+            for node, count in accused.items()
+            if count >= least
+        }
+
+
+def answered(side: OwnerSide, stage: str, message: Mapping[str, bytes]) -> dict[str, bytes]:
+    """An owner's answer to a stage; where it cannot go on with what another owner sent, that one's name."""
+    try:
+        return side.answer(stage, message)
+    except Spoilt as found:
+        return {_ACCUSES: next(iter(found.nodes)).encode()}
 
 
 def _message(parcel: Parcel) -> dict[str, bytes]:

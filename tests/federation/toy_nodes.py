@@ -11,7 +11,7 @@ from cellwright.federation.crew import pruned  # noqa: F401 - for tests
 from cellwright.federation.management.records import Edge, Topology
 from cellwright.federation.privacy._contract import Mechanism
 from cellwright.federation.rounds import Rounds
-from cellwright.federation.sealed_sum import vector
+from cellwright.federation.sealed_sum import answered, vector
 
 TASK = Task(
     request="req-1", dataset="toy", model="toy", options={}, problem={}, scaler="none", clip=None, loss="mse",
@@ -95,7 +95,7 @@ class Puller:
 
     def _stage(self, stage: str, parcel: Parcel, state: NodeState) -> Parcel:
         side = self._side(state)
-        answer = side.answer(stage, dict(parcel.blobs))
+        answer = answered(side, stage, dict(parcel.blobs))
         state.blobs["sealing"] = side.state()
         return messages.stage(answer, parcel.values["round"])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellwright.errors import FederationError, Refused
+from cellwright.errors import FederationError, Refused, Spoilt
 from cellwright.federation.privacy._envelopes import packed, unpacked
 
 if TYPE_CHECKING:
@@ -71,14 +71,14 @@ def added(context: Any, vectors: Mapping[str, bytes], length: int) -> bytes:
     """The sum of the owners' encrypted vectors, encrypted. At least one.
 
     Raises:
-        Refused: one of them is no encrypted vector of that length; the message names its owner.
+        Spoilt: one of them is no encrypted vector of that length; names its owner.
     """
     total: list[Any] = []
     for owner, vector in vectors.items():
         try:
             chunks = loaded(context, vector, length)
         except Refused as error:
-            raise Refused(f"'{owner}': {error}") from None
+            raise Spoilt(f"'{owner}': {error}", {owner: str(error)}) from None
         total = total or chunks
         if total is not chunks:
             _add(total, chunks, owner)
@@ -91,9 +91,8 @@ def _add(total: list[Any], chunks: list[Any], owner: str) -> None:
         for mine, theirs in zip(total, chunks, strict=True):
             mine.add_(theirs)
     except (ValueError, RuntimeError) as error:
-        raise Refused(
-            f"'{owner}': an encrypted vector of other parameters ({error}); both sides must run the same version"
-        ) from None
+        words = f"an encrypted vector of other parameters ({error}); both sides must run the same version"
+        raise Spoilt(f"'{owner}': {words}", {owner: words}) from None
 
 
 def parts(vector: bytes, length: int) -> dict[str, bytes]:

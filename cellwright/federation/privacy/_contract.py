@@ -16,12 +16,15 @@ federation, so noise that is drawn from it hides nothing. Without the option, no
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 
+from cellwright.errors import Refused, Spoilt
 from cellwright.federation.contract import Arrays, Local
 from models._contract import Options, option
 
@@ -53,6 +56,17 @@ class Spent:
     unit: str  # whose data: "an owner", "a window"
 
 
+@contextmanager
+def blaming(node: str) -> Iterator[None]:
+    """What is refused here is this node's doing."""
+    try:
+        yield
+    except Spoilt:
+        raise
+    except Refused as error:
+        raise Spoilt(str(error), {node: str(error)}) from None
+
+
 class OwnerSide(ABC):
     """One owner's part of a sealed sum; `state` and `restore` carry it from message to message (no pickle)."""
 
@@ -81,6 +95,8 @@ class OwnerSide(ABC):
 class CoordinatorSide(ABC):
     """The coordinator's part of a sealed sum, anew for every round."""
 
+    left_out: Mapping[str, str] = MappingProxyType({})  # owners that answered what cannot be meant, and what
+
     @abstractmethod
     def ask(self, stage: str, owners: tuple[str, ...]) -> dict[str, dict[str, bytes]]:
         """What each owner is asked in a stage; `owners` are those still there."""
@@ -90,7 +106,7 @@ class CoordinatorSide(ABC):
         """What came back. Owners that did not answer are left out from here on.
 
         Raises:
-            FederationError: fewer are left than the threshold.
+            FederationError: fewer are left than the threshold. Spoilt: and it is known whose doing that is.
         """
 
     def check(self, owner: str, message: Message, length: int) -> None:  # noqa: B027 - by default `collect` sees it

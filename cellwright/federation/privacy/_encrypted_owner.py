@@ -9,7 +9,7 @@ import numpy as np
 
 from cellwright.errors import Refused
 from cellwright.federation.privacy import _ciphertexts
-from cellwright.federation.privacy._contract import Message, OwnerSide
+from cellwright.federation.privacy._contract import Message, OwnerSide, blaming
 from cellwright.federation.privacy._envelopes import (
     KEY_BYTES,
     KeyPair,
@@ -108,7 +108,8 @@ class Owner(OwnerSide):
         reply = {"envelope": wrapped(inner, self._key, self._bound(self.name, ""))}
         for owner in self._roster:
             if owner != self.name:
-                reply[f"to/{owner}"] = wrapped(self._with(owner), inner, self._bound(self.name, owner))
+                with blaming(owner):
+                    reply[f"to/{owner}"] = wrapped(self._with(owner), inner, self._bound(self.name, owner))
         return reply
 
     def _accept(self, message: Message) -> dict[str, bytes]:
@@ -120,11 +121,17 @@ class Owner(OwnerSide):
             return {"accepted": self._nonce}
         if dealer not in roster:
             raise Refused(f"the key is said to be dealt by '{dealer}', who is not in the roster")
+        with blaming(dealer):
+            self._take_key(dealer, message)
+        return {"accepted": self._nonce}
+
+    def _take_key(self, dealer: str, message: Message) -> None:
         inner = opened(self._with(dealer), message.get("inner", b""), self._bound(dealer, self.name), dealer)
+        if len(inner) != KEY_BYTES:
+            raise Refused(f"the envelope from '{dealer}' holds a key of {len(inner)} bytes, expected {KEY_BYTES}")
         self._key = opened(inner, message.get("envelope", b""), self._bound(dealer, ""), dealer)
         self._opened = None
         self._context()
-        return {"accepted": self._nonce}
 
     def _checked_roster(self, message: Message) -> dict[str, bytes]:
         advertised = keys_of(message.get("roster", b""))
@@ -134,7 +141,8 @@ class Owner(OwnerSide):
             )
         for owner, (keys, signature) in advertised.items():
             if owner != self.name:
-                check_keys(PURPOSE + self._nonce, owner, keys, signature, self.verify)
+                with blaming(owner):
+                    check_keys(PURPOSE + self._nonce, owner, keys, signature, self.verify)
         if len(advertised) < self.options.least:
             raise Refused(f"{len(advertised)} owners in the roster, at least {self.options.least} are needed")
         self.options.grid.check(len(advertised), _ciphertexts.TOTAL_BITS)

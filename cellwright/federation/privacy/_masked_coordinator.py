@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellwright.errors import FederationError, Refused
+from cellwright.errors import FederationError, Refused, Spoilt
 from cellwright.federation.privacy import _shamir
 from cellwright.federation.privacy._contract import CoordinatorSide, Message
 from cellwright.federation.privacy._envelopes import KEY_BYTES, KeyPair, packed
@@ -17,6 +17,9 @@ from cellwright.federation.privacy._masking import NONCE_BYTES, TOTAL_BITS, Rost
 
 if TYPE_CHECKING:
     from cellwright.federation.privacy.secure_aggregation import Options
+
+
+_SPARE = 2  # helpers beyond the threshold that are tried in others' places, where a share is wrong
 
 
 class Coordinator(CoordinatorSide):
@@ -88,6 +91,9 @@ class Coordinator(CoordinatorSide):
             if len(reply.get("keys", b"")) != 2 * KEY_BYTES:
                 self.left_out[owner] = f"advertised keys of {len(reply.get('keys', b''))} bytes"
                 continue
+            if sum(reply["keys"] == other.get("keys") for other in replies.values()) > 1:
+                self.left_out[owner] = "advertised keys that another owner advertised too"
+                continue
             self._advertised[owner] = {"keys": reply["keys"], "keys_signature": reply.get("keys_signature", b"")}
         keys = {owner: entry["keys"] for owner, entry in self._advertised.items()}
         self._roster = Roster.of(keys, self.options.settings + self._nonce)
@@ -139,28 +145,54 @@ class Coordinator(CoordinatorSide):
             else:
                 self.left_out[owner] = "gave out other shares than were asked for"
         self._enough(good, "helped to take the masks out")
-        points = self.roster.points()
-        helpers = {points[owner]: good[owner] for owner in sorted(good)[: self.needed]}
         total = np.zeros(self._length, np.uint64)
         for vector in self._vectors.values():
             np.add(total, vector, out=total)
         for owner in self._shared:
-            np.subtract(total, self._mask_left(owner, helpers), out=total)
+            np.subtract(total, self._mask_left(owner, good), out=total)
         self._total = total.view(np.int64)
 
-    def _mask_left(self, owner: str, helpers: Mapping[int, Message]) -> np.ndarray:
+    def _mask_left(self, owner: str, good: Mapping[str, Message]) -> np.ndarray:
         """What an owner left in the sum: its own mask, or, where its vector did not come, the others' masks with it."""
-        came = owner in self.summed
-        kind = "self" if came else "mask"
-        secret = _shamir.combine({point: shares[f"{kind}/{owner}"] for point, shares in helpers.items()})
-        if came and commitment(secret) == self._shared[owner]["commitment"]:
+        secret = self._secret(owner, good, sorted(good)[: self.needed])
+        if secret is None:
+            raise self._spoilt(owner, good)
+        if owner in self.summed:
             return stream(secret, self._length)
-        if not came and KeyPair.of(secret).public == self.roster.mask_key(owner):
-            left: np.ndarray = np.negative(pairwise(self.roster, secret, owner, self.summed, self._length))
-            return left
-        raise FederationError(
-            f"the shares of '{owner}' do not give its secret: an owner sent a wrong one; the round must be begun anew"
+        left: np.ndarray = np.negative(pairwise(self.roster, secret, owner, self.summed, self._length))
+        return left
+
+    def _secret(self, owner: str, good: Mapping[str, Message], helpers: Sequence[str]) -> bytes | None:
+        """An owner's secret from the helpers' shares; None: they do not give the one that it committed to."""
+        came, points = owner in self.summed, self.roster.points()
+        kind = "self" if came else "mask"
+        try:
+            secret = _shamir.combine({points[helper]: good[helper][f"{kind}/{owner}"] for helper in helpers})
+        except FederationError:
+            return None
+        right = (
+            commitment(secret) == self._shared[owner]["commitment"]
+            if came
+            else KeyPair.of(secret).public == self.roster.mask_key(owner)
         )
+        return secret if right else None
+
+    def _spoilt(self, owner: str, good: Mapping[str, Message]) -> FederationError:
+        """Whose doing it is that an owner's shares do not give its secret.
+
+        Where more helped than are needed, another takes the place of each in turn: the one without whom the secret comes out gave a wrong
+        share. If it never comes out, the owner itself dealt other shares than it committed to. Where just as many helped as are needed,
+        nobody can be named.
+        """
+        words = f"the shares of '{owner}' do not give its secret: an owner sent a wrong one; the round must be begun anew"
+        first, spare = sorted(good)[: self.needed], sorted(good)[self.needed :][:_SPARE]
+        for stand_in in spare:
+            for one in first:
+                if self._secret(owner, good, sorted({*first, stand_in} - {one})) is not None:
+                    return Spoilt(f"{words}, without '{one}'", {one: f"gave a wrong share of the secret of '{owner}'"})
+        if spare:
+            return Spoilt(f"{words}, without '{owner}'", {owner: "dealt shares of another secret than it committed to"})
+        return FederationError(words)
 
     def integers(self) -> np.ndarray:
         """The exact sum in units of 2^−fraction_bits, (length,) int64.

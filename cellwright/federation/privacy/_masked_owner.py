@@ -11,8 +11,8 @@ import numpy as np
 
 from cellwright.errors import Refused
 from cellwright.federation.privacy import _shamir
-from cellwright.federation.privacy._contract import Message, OwnerSide
-from cellwright.federation.privacy._envelopes import KeyPair, check_keys, opened, packed, signed_keys, unpacked, wrapped
+from cellwright.federation.privacy._contract import Message, OwnerSide, blaming
+from cellwright.federation.privacy._envelopes import KeyPair, agreed, check_keys, opened, packed, signed_keys, unpacked, wrapped
 from cellwright.federation.privacy._masking import (
     NONCE_BYTES,
     PURPOSE,
@@ -134,10 +134,15 @@ class Owner(OwnerSide):
             )
         for owner, (keys, signature) in advertised.items():
             if owner != self.name:
-                check_keys(PURPOSE + self._nonce, owner, keys, signature, self.verify)
+                with blaming(owner):
+                    check_keys(PURPOSE + self._nonce, owner, keys, signature, self.verify)
         roster = Roster.of({owner: keys for owner, (keys, _) in advertised.items()}, self.options.settings + self._nonce)
         if len(set(roster.keys.values())) < len(roster.keys):
             raise Refused("the roster holds the same keys twice; every owner has keys of its own")
+        for owner in roster.keys:
+            if owner != self.name:
+                with blaming(owner):  # before a vector is masked with it: that would be too late to go on without
+                    agreed(self._mask_key, roster.mask_key(owner), PURPOSE)
         self._least(len(roster.keys), "owners in the roster", roster)
         return roster
 
@@ -147,9 +152,9 @@ class Owner(OwnerSide):
             raise Refused(f"{found} {what}, at least {needed} are needed; '{self.name}' gives nothing out for fewer")
 
     def _wrapped(self, owner: str, content: bytes) -> bytes:
-        return wrapped(
-            envelope_key(self.roster, self._share_key, owner), content, envelope_context(self.roster, self.name, owner)
-        )
+        with blaming(owner):
+            key = envelope_key(self.roster, self._share_key, owner)
+        return wrapped(key, content, envelope_context(self.roster, self.name, owner))
 
     def _deal(self, message: Message) -> dict[str, bytes]:
         envelopes = {name.removeprefix("from/"): content for name, content in message.items() if name.startswith("from/")}
@@ -158,9 +163,10 @@ class Owner(OwnerSide):
         self._least(len(envelopes) + 1, "owners shared their secrets", self.roster)
         for owner, envelope in envelopes.items():
             context = envelope_context(self.roster, owner, self.name)
-            content = opened(envelope_key(self.roster, self._share_key, owner), envelope, context, owner)
-            if len(content) != _BOTH:
-                raise Refused(f"the envelope from '{owner}' holds {len(content)} bytes, expected {_BOTH}")
+            with blaming(owner):
+                content = opened(envelope_key(self.roster, self._share_key, owner), envelope, context, owner)
+                if len(content) != _BOTH:
+                    raise Refused(f"the envelope from '{owner}' holds {len(content)} bytes, expected {_BOTH}")
             self._held[owner] = content
         return {"dealt": hashlib.sha256(json.dumps(sorted(self._held)).encode()).digest()}
 
