@@ -18,11 +18,13 @@ from alembic.config import Config
 from alembic.util.exc import CommandError
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, NoSuchModuleError, ProgrammingError
 
-from cellwright.errors import FederationError, WrongUse
+from cellwright.errors import FederationError, Refused, WrongUse
 
 _BUSY_MS = 30_000
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x4D33_3387  # PostgreSQL's advisory lock of whoever writes
+_NO_RIGHTS = "42501"  # PostgreSQL's code: insufficient_privilege
+_NUL = "cannot contain NUL"  # the driver's words: PostgreSQL keeps no such text, SQLite does
 
 
 class Store:
@@ -35,7 +37,7 @@ class Store:
             WrongUse: the URL cannot be meant.
             FederationError: the database cannot be reached, or its driver is not installed.
         """
-        self.url = sa.engine.make_url(url) if _is_url(url) else _no_url(url)
+        self.url = _driven(sa.engine.make_url(url)) if _is_url(url) else _no_url(url)
         with explained(self):
             self.engine = (
                 _sqlite(self.url) if self.url.get_backend_name() == "sqlite" else sa.create_engine(self.url, pool_pre_ping=True)
@@ -45,9 +47,12 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A transaction that only reads."""
-        with explained(self), self.engine.connect() as connection, connection.begin():
-            yield connection
+        """A transaction that only reads, and all of it the same state."""
+        with explained(self), self.engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -95,8 +100,18 @@ def explained(store: Store) -> Iterator[None]:
     where = store.url.render_as_string(hide_password=True)
     try:
         yield
-    except (IntegrityError, ProgrammingError, DataError):
-        raise  # a mistake of ours, not the database's
+    except (IntegrityError, ProgrammingError, DataError) as error:
+        if getattr(error.orig, "pgcode", None) != _NO_RIGHTS:
+            raise  # a mistake of ours, not the database's
+        raise FederationError(
+            f"the FMLMS may not make or use its tables in {where} ({str(error.orig).splitlines()[0]}); let its user own the database"
+        ) from error
+    except ValueError as error:
+        if _NUL not in str(error):
+            raise
+        raise Refused(
+            f"a text that is kept in {where.partition(':')[0]} cannot hold the character NUL (0x00); leave it out"
+        ) from error
     except DatabaseError as error:
         raise FederationError(
             f"the FMLMS's database {where} cannot be used ({error.orig}); start it, or name another with federation.database"
@@ -137,6 +152,11 @@ def _prepare(connection: Any, _record: object) -> None:
 
 def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+
+def _driven(url: sa.URL) -> sa.URL:
+    """A bare `postgresql://` with the driver that comes with cellwright[postgres]; SQLAlchemy 2.1 would look for another."""
+    return url.set(drivername="postgresql+psycopg2") if url.drivername == "postgresql" else url
 
 
 def _is_url(url: str) -> bool:
