@@ -35,6 +35,8 @@ def train_federation(root: str, run: str) -> str:
         description=f"Rounds of {run}, of {params.federation.rounds} at most",
     )
 
+    every = 1 if params.federation.runtime == "deployed" else 10  # rounds of seconds are worth a line each
+
     def on_line(line: str) -> None:
         found = _ROUND.match(line)
         if found is None:
@@ -42,7 +44,7 @@ def train_federation(root: str, run: str) -> str:
             return
         number = int(found[1])
         update_progress_artifact(progress, progress=min(100.0, 100.0 * number / params.federation.rounds))
-        if number == 1 or number % 10 == 0:
+        if number % every == 0 or number == 1:
             say(line)
 
     run_step(ws, "federate", on_line=on_line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -45,8 +46,9 @@ class Post:
         self.sequence = attempt * _PER_ATTEMPT
 
     def resume(self, attempt: int) -> None:
-        """Use sequence numbers above those of any earlier attempt."""
-        self.sequence = max(self.sequence, attempt * _PER_ATTEMPT)
+        """Use sequence numbers above those of any earlier attempt; by the clock (µs), since a training that is begun anew has no
+        checkpoint to count attempts in, and owners elsewhere remember what they saw."""
+        self.sequence = max(self.sequence, attempt * _PER_ATTEMPT, time.time_ns() // 1000)
 
     def send(self, kind: str, parcels: Mapping[str, Parcel], *, round_: int) -> dict[str, str]:
         """One parcel to each node; one that several nodes get is signed once. Returns a ticket a node."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cellwright.federation.federate import Bed, Watch
     from cellwright.federation.runtimes.jobs import Job
 
+_WORD_S = 60.0  # longest a coordinator of another process waits for the FMLMS's word
+_SHOWN = 8  # names in an error
 KEY = "coordinator.pem"  # the coordinator's Ed25519 key, which signs the audit log; made where there is none
 
 
@@ -27,7 +29,8 @@ def in_this_process(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path,
     from cellwright.federation.runtimes.servers import signing_key
 
     signed, path = bed.params.federation.audit, bed.ws.federation / KEY
-    signers = {owner: Signer.generate() for owner in made.owners} if signed else {}
+    owners = (*made.owners, *job.covered)
+    signers = {owner: Signer.generate() for owner in owners} if signed else {}
     keys = {owner: signer.public for owner, signer in signers.items()}
     coordinator = signing_key(path).public if signed else None
     kits = {
@@ -38,7 +41,7 @@ def in_this_process(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path,
             energy=bed.params.energy,
             exogenous=bed.params.problem.exogenous,
         )
-        for owner in made.owners
+        for owner in owners
     }
     nodes = {owner: DataOwner(owner, bed.panels[owner], kit) for owner, kit in kits.items()}
     given = {"keys": keys, "signing": str(path)} if signed else {}
@@ -59,6 +62,7 @@ def on_superlink(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path, wa
         FederationError: the SuperLink cannot be reached, or owners of the plan are not connected to it.
     """
     from cellwright.federation.runtimes import deployed
+    from cellwright.federation.runtimes.between import Answering
     from cellwright.federation.runtimes.control import Control
     from cellwright.federation.runtimes.jobs import read_outcome, write_job
     from cellwright.federation.runtimes.servers import Files, signing_key, signing_public
@@ -74,19 +78,29 @@ def on_superlink(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path, wa
             "`cellwright federate up`"
         )
     with Control(f.address, files.ca) as control:
-        online = set(control.online())
-    if missing := sorted(set(made.owners) - online):
+        online = control.online()
+    if missing := sorted(set(made.owners) - set(online)):
         raise FederationError(
-            f"{len(missing)} of {len(made.owners)} owners are not connected to the SuperLink at {f.address}, first '{missing[0]}'; start "
-            "their SuperNodes (`cellwright federate up`, or `cellwright federate node` on their machines)"
+            f"{len(missing)} of {len(made.owners)} owners are not connected to the SuperLink at {f.address}, first '{missing[0]}'; "
+            f"connected: {', '.join(sorted(online)[:_SHOWN]) or 'none'}. Start their SuperNodes (`cellwright federate up`, or `cellwright "
+            f"federate node` on their machines); federation.owners, here {f.owners!r}, must be what `up` was given"
         )
-    keys = {owner: signing_public(files, owner) for owner in made.owners}
-    write_job(folder, job.model_copy(update={"keys": keys, "signing": str(files.coordinator_key)}), first)
-    signing_key(files.coordinator_key)
+    reached = (*made.owners, *(owner for owner in job.covered if owner in online))
+    keys = {owner: signing_public(files, owner) for owner in reached}
+    signer = signing_key(files.coordinator_key)
+    given = {"keys": keys, "signing": str(files.coordinator_key), "managed_s": _WORD_S, "admitted": online}
     seconds = f.deadline_s * (
-        2 * f.rounds + 3
-    )  # a round trains and evaluates; before them the task is deployed, after them tested
-    deployed.run(files, f.address, folder, request=job.task.request, seconds=seconds, on_look=watch.looked)
+        2 * f.rounds + 4
+    )  # a round trains and evaluates; before them the task is deployed, after them tested, and the other sites are covered
+    deployed.end_earlier(files, folder)
+    write_job(folder, job.model_copy(update=given), first)
+    fmlms = Answering.by(folder, signer, watch.hooks)
+
+    def look() -> None:
+        watch.looked()
+        fmlms.look()
+
+    deployed.run(files, f.address, folder, request=job.task.request, seconds=seconds, on_look=look)
     watch.looked()
     return read_outcome(folder)
 

@@ -55,7 +55,8 @@ def up(
         typer.echo(f"door        {door or 'closed: SuperNodes of this machine alone (--door)'}")
         typer.echo(f"SuperNodes  {', '.join(panels) or 'none here; let others join with `cellwright federate admit`'}")
         typer.echo(f"coordinator {running.coordinator}")
-        typer.echo(f"logs        {running.files.log('superlink').parent}\nCtrl-C stops them.")
+        typer.echo(f"logs        {running.files.log('superlink').parent}")
+        typer.echo(f"train       {_train(params, address, dataset, owners)}, in another terminal\nCtrl-C stops them.")
         while True:
             running.check()
             time.sleep(1)
@@ -116,15 +117,32 @@ def folder(ws: Workspace) -> Path:
 
 
 def _panels(ws: Workspace, params: Params, owners: int | None) -> dict[str, Path]:
-    """A panel folder for each data owner of the data set; the owner sees no other's."""
+    """A panel folder for each data owner of the data set, which is made where it is not there yet; the owner sees no other's."""
     from cellwright.federation.owners import cut, groups
     from cellwright.panel import Panel
+    from cellwright.versioning import reproduce
 
     if owners == 0:
         return {}
+    if not ws.panel(params.dataset).is_dir():
+        reproduce(ws, params.dataset, on_line=lambda line: _stage(params.dataset, line))
     panel = Panel.open(ws.panel(params.dataset))
     shares = groups(panel.schema, params.federation.owners if owners is None else owners)
     return cut(panel, shares, folder(ws) / "panels" / params.dataset)
+
+
+def _stage(dataset: str, line: str) -> None:
+    if line.startswith("Running stage"):
+        stage = line.split("'")[1].removeprefix("data/dvc.yaml:").partition("@")[0]
+        typer.echo(f"data        {dataset}: {stage} …")
+
+
+def _train(params: Params, address: str | None, dataset: str | None, owners: int | None) -> str:
+    """The command that trains with what was started here."""
+    given = ["federation.runtime=deployed"]
+    given += [f"federation.owners={owners}"] if owners and owners != params.federation.owners else []
+    given += [f"federation.address={address}"] if address else []
+    return " ".join(["cellwright federate", *([f"--dataset {dataset}"] if dataset else []), *(f"--set {one}" for one in given)])
 
 
 def _interrupted(_number: int, _frame: object) -> None:

@@ -232,10 +232,13 @@ def test_on_the_wall_clock_nothing_is_simulated() -> None:
     assert channel.now() - start < 60
 
 
-def test_two_nodes_cannot_go_by_one_name() -> None:
-    grid = LocalGrid(client_app(lambda _context: Small("same")), ["a", "b"])
-    with pytest.raises(FederationError, match="two nodes go by the name 'same'"):
-        FlowerChannel(grid).nodes()
+def test_two_nodes_cannot_go_by_one_name(caplog: pytest.LogCaptureFixture) -> None:
+    channel = FlowerChannel(LocalGrid(client_app(lambda _context: Small("same")), ["a", "b"]))
+    assert channel.nodes() == channel.nodes() == ("same",)
+    (words,) = channel.turned_away()
+    assert "claims to be 'same'" in words
+    assert caplog.text.count(words) == 1  # it is not asked again
+    assert channel.turned_away() == ()
     with pytest.raises(FederationError, match="calls itself"):
         open_channel({"a": Small("b")})
 

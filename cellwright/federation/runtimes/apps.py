@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
@@ -13,11 +13,19 @@ from flwr.serverapp import ServerApp
 from cellwright.errors import CellwrightError
 from cellwright.federation.contract import Node, Parcel, Value
 from cellwright.federation.runtimes import wire
-from cellwright.federation.runtimes.channel import HELLO, FlowerChannel, kind_of
+from cellwright.federation.runtimes.channel import CHALLENGE, HELLO, VOUCHED, FlowerChannel, kind_of
 from cellwright.federation.runtimes.memory import ContextMemory, Memory
 
 NodeFactory = Callable[[Any], Node]  # from Flower's Context: its node_config says whose node it is
 Main = Callable[[FlowerChannel, Mapping[str, Value]], None]
+_LONGEST_CHALLENGE = 64
+
+
+@runtime_checkable
+class Vouching(Protocol):
+    """A node that can show who it is: it signs a challenge with its own key."""
+
+    def vouch(self, challenge: str) -> str: ...
 
 
 class NodeApp(ClientApp):
@@ -52,10 +60,12 @@ class NodeApp(ClientApp):
 
     def _answer_hello(self, message: Any, context: Any) -> Any:
         try:
-            node = self._node_factory(context)
+            node, challenge = self._node_factory(context), wire.unpack(message.content).values.get(CHALLENGE, "")
         except CellwrightError as error:
             return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(error)), reply_to=message)
         values: dict[str, Value] = {"name": node.name, "public_key": str(getattr(node, "public_key", ""))}
+        if isinstance(node, Vouching):
+            values[VOUCHED] = node.vouch(str(challenge)[:_LONGEST_CHALLENGE])
         return Message(wire.pack(Parcel(values=values)), reply_to=message)
 
 

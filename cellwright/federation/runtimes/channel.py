@@ -1,21 +1,24 @@
 """How a coordinator reaches its nodes, over any Flower Grid: the one of this process, or the SuperLink's.
 
 Nodes go by name here and by number in Flower; each is asked its name once ("query.hello"). Kinds "train" and "evaluate" are Flower's own
-message types, every other kind travels as "query.<kind>".
+message types, every other kind travels as "query.<kind>". Where the owners' public keys are known, a node is believed its name only with
+a signature over a challenge that was made for this greeting: one that claims another's name is turned away, and the rest go on.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flwr.app import Message
 
 from cellwright.errors import FederationError, Refused
+from cellwright.federation.audit.signing import vouches
 from cellwright.federation.contract import NodeState, Parcel, Reply
 from cellwright.federation.runtimes import wire
 
@@ -23,7 +26,9 @@ HELLO = "hello"
 OWN_TYPES = ("train", "evaluate")
 LEFT = "the node is not connected"
 UNREAD = "its reply was refused: "
+CHALLENGE, VOUCHED = "challenge", "vouched"  # values of "hello" and of its answer
 _LONGEST_REASON = 2000
+_LONGEST_NAME = 200
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +57,19 @@ class WallClock:
         """Sleep until it is worth asking again."""
         time.sleep(max(0.0, min(self._poll_s, until - self.now())))
         return True
+
+
+@dataclass(frozen=True)
+class TurnedAway:
+    """A node that was not let in."""
+
+    node: str  # what it is known as: by its admission, or else by its number
+    why: str
+
+    @property
+    def words(self) -> str:
+        """As a sentence."""
+        return f"{self.node} was turned away: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -84,6 +102,11 @@ class FlowerChannel:
 
     def __init__(self, grid: Any, clock: Clock | None = None, *, hello_s: float = 60.0) -> None:
         self._grid, self._hello_s = grid, hello_s
+        self._vouched: dict[str, str] = {}  # public keys by name
+        self._admitted: dict[int, str] = {}  # names by number
+        self._on_turned_away: Callable[[TurnedAway], None] = lambda _: None
+        self._turned_away = set[int]()  # as long as they are connected
+        self._untold: list[TurnedAway] = []
         self._clock: Clock = clock or getattr(grid, "clock", None) or WallClock()
         self._names: dict[int, str] = {}
         self._keys: dict[str, str] = {}
@@ -101,15 +124,29 @@ class FlowerChannel:
         return self._clock.now()
 
     def nodes(self) -> tuple[str, ...]:
-        """Names of the nodes that can be reached now, sorted. New ones are asked their name first.
-
-        Raises:
-            FederationError: two nodes go by the same name.
-        """
+        """Names of the nodes that can be reached now, sorted. New ones are asked their name first; who claims another's is none of them."""
         ids = list(self._grid.get_node_ids())
-        if strangers := [node_id for node_id in ids if node_id not in self._names]:
+        self._turned_away &= set(ids)
+        if strangers := [node_id for node_id in ids if node_id not in self._names and node_id not in self._turned_away]:
             self._greet(strangers)
         return tuple(sorted(self._names[node_id] for node_id in ids if node_id in self._names))
+
+    def guard(
+        self, keys: Mapping[str, str] | None, on_turned_away: Callable[[TurnedAway], None], *, admitted: Mapping[str, int]
+    ) -> None:
+        """Believe names only of nodes that can show that they are theirs, and say who was turned away.
+
+        Args:
+            keys: public keys (Ed25519, hex) by name; None: whoever comes first with a name has it.
+            admitted: numbers of nodes by the name that they were admitted under, as far as they are known.
+        """
+        self._vouched, self._on_turned_away = dict(keys or {}), on_turned_away
+        self._admitted = {number: name for name, number in admitted.items()}
+
+    def turned_away(self) -> tuple[str, ...]:
+        """Who was turned away since this was asked last, in sentences."""
+        told, self._untold = tuple(found.words for found in self._untold), []
+        return told
 
     def public_keys(self) -> dict[str, str]:
         """What the nodes say their public keys are (Ed25519, hex), by name; "" where one signs nothing."""
@@ -199,19 +236,22 @@ class FlowerChannel:
 
     def _greet(self, ids: list[int]) -> None:
         """Ask nodes that are not known yet their names and public keys; one that does not answer in time stays unknown."""
-        records = wire.pack(Parcel())
-        messages = [Message(wire.copied(records), dst_node_id=i, message_type=message_type(HELLO)) for i in ids]
+        challenges = {node_id: secrets.token_hex(16) for node_id in ids}
+        told = {i: wire.pack(Parcel(values={CHALLENGE: challenge})) for i, challenge in challenges.items()}
+        messages = [Message(told[i], dst_node_id=i, message_type=message_type(HELLO)) for i in ids]
         asked = {ticket: i for ticket, i in zip(self._push(messages), ids, strict=True) if ticket}
+        came: dict[int, Any] = {}
         end = self.now() + self._hello_s
         while asked:
-            for message in self._grid.pull_messages(list(asked)):
-                self._meet(asked.pop(message.metadata.reply_to_message_id), message)
+            came |= {asked.pop(m.metadata.reply_to_message_id): m for m in self._grid.pull_messages(list(asked))}
             if not asked or self.now() >= end or not self._clock.wait(end, list(asked), len(asked)):
                 break
+        for node_id in sorted(came):  # whichever answered first
+            self._meet(node_id, came[node_id], challenges[node_id])
         for node_id in asked.values():
             log.warning("node %s did not say its name within %g s; it is left out until it does", node_id, self._hello_s)
 
-    def _meet(self, node_id: int, message: Any) -> None:
+    def _meet(self, node_id: int, message: Any, challenge: str) -> None:
         try:
             if message.has_error():
                 raise Refused(str(message.error.reason))
@@ -219,12 +259,28 @@ class FlowerChannel:
         except Refused as error:
             log.warning("node %s did not say its name: %s", node_id, error)
             return
-        name, connected = str(values.get("name", "")), set(self._grid.get_node_ids())
+        name = str(values.get("name", ""))[:_LONGEST_NAME]
+        if why := self._doubt(name, challenge, str(values.get(VOUCHED, ""))):
+            self._turn_away(node_id, why)
+            return
         for other in [i for i, known in self._names.items() if known == name]:
-            if other in connected:
-                raise FederationError(
-                    f"two nodes go by the name '{name}'; start each with a name of its own (cellwright federate node --owner NAME)"
-                )
             del self._names[other]  # it came back under another number
         self._names[node_id] = name
         self._keys[name] = str(values.get("public_key", ""))
+
+    def _doubt(self, name: str, challenge: str, signature: str) -> str:
+        """Why a node is not believed its name; "": it is. Names of no owner of this training need no key: they are asked for nothing."""
+        key = self._vouched.get(name)
+        if key is not None and not vouches(key, name, challenge, signature):
+            return f"it claims to be '{name}' and does not hold that owner's signing key"
+        connected = set(self._grid.get_node_ids())
+        first = next((i for i, known in self._names.items() if known == name and i in connected), None)
+        return "" if first is None else f"it claims to be '{name}', as node {first} did before; start each with a name of its own"
+
+    def _turn_away(self, node_id: int, why: str) -> None:
+        name = self._admitted.get(node_id)
+        found = TurnedAway(f"node {node_id}" if name is None else f"node {node_id}, admitted as '{name}',", why)
+        self._turned_away.add(node_id)
+        self._untold.append(found)
+        log.warning("%s", found.words)
+        self._on_turned_away(found)

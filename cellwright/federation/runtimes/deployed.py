@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,12 +31,12 @@ from cellwright.federation.runtimes.servers import (
     start_supernode,
 )
 from cellwright.federation.runtimes.settings import ADMISSION, Admission, NodeSettings, admission
+from cellwright.federation.runtimes.submitting import CLIENT, SERVER, end_earlier, run
 from cellwright.files import write_text
 from cellwright.params import Energy
 
-__all__ = ["Deployed", "Files", "admit", "joined", "node_keys", "run", "up"]
+__all__ = ["Deployed", "Files", "admit", "end_earlier", "joined", "node_keys", "run", "up"]
 
-CLIENT, SERVER = "cellwright.federation.runtimes.programs:client", "cellwright.federation.runtimes.programs:server"
 _START_S = 60.0
 
 log = logging.getLogger(__name__)
@@ -164,38 +164,6 @@ def up(
             yield deployed
     finally:
         deployed.stop()
-
-
-def run(
-    files: Files,
-    address: str,
-    folder: Path,
-    *,
-    request: str,
-    seconds: float,
-    on_look: Callable[[], None] = lambda: None,
-) -> None:
-    """Run the app on a SuperLink of this machine: its coordinator reads what to do in `folder`, and leaves there what comes of it.
-
-    Args:
-        files: of the deployment, for the CA's certificate.
-        address: host:port of the SuperLink (`federation.address`).
-        folder: of the job.
-        request: what the nodes keep their memory under: a run of the same request goes on with it.
-        seconds: longest it may take.
-        on_look: called every now and then while it runs.
-
-    Raises:
-        FederationError: the SuperLink cannot be reached, or the run failed, was stopped or did not end in time.
-    """
-    app = write_app(files.app, server=SERVER, client=CLIENT, version=__version__) if not files.app.is_dir() else files.app
-    with Control(address, files.ca) as control:
-        number = control.submit(app, {"folder": str(folder.resolve()), "request": request})
-        try:
-            control.wait(number, until=time.monotonic() + seconds, on_look=on_look)
-        except BaseException:  # Ctrl-C included: nothing is left running there
-            control.stop(number)
-            raise
 
 
 def settings_for(files: Files, owners: Mapping[str, Path], energy: Energy | None = None) -> dict[str, NodeSettings]:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from cellwright.errors import FederationError, Refused
 from cellwright.federation.aggregation._contract import Rule
 from cellwright.federation.audit.auditor import Auditor
-from cellwright.federation.audit.log import AuditLog
+from cellwright.federation.audit.log import AuditLog, Record
 from cellwright.federation.audit.rules import Form, Rules
 from cellwright.federation.audit.signing import Signer
 from cellwright.federation.contract import Arrays, Channel, Evaluation, Parcel, Spec, Task
@@ -57,12 +57,19 @@ class Job(Spec):
     federation: Federation  # rule, rounds, privacy, compression, audit, checkpoints
     gradient_clip: float | None = 1.0
     topology: Topology
+    covered: tuple[str, ...] = ()  # owners that do not train, and are asked for their scaler at the end
     keys: dict[str, str] | None = None  # the owners' Ed25519 public keys, hex; None: nothing is signed
     signing: str | None = None  # file of the coordinator's Ed25519 key; None: nothing is signed
+    managed_s: float | None = None  # longest wait for the FMLMS of another process (between.py); None: none manages it
+    admitted: dict[str, int] = Field(
+        default_factory=dict
+    )  # nodes' numbers at the SuperLink, by the name they were admitted under
 
 
 def write_job(folder: Path, job: Job, start: Arrays) -> None:
-    """Put a job into its folder."""
+    """Put a job into its folder. Where there is no checkpoint to go on from, rounds of an earlier try are taken away."""
+    if not (folder / CHECKPOINT).is_file():
+        (folder / ROUNDS).unlink(missing_ok=True)
     write_text(folder / JOB, job.model_dump_json(indent=2) + "\n")
     _save(folder / START, {(): start}, {})
 
@@ -88,6 +95,7 @@ def coordinate(
     signer = None if job.signing is None else Signer.from_file(Path(job.signing))
     log = AuditLog.open(folder / AUDIT, signer) if job.federation.audit else None
     try:
+        _guard(channel, job, log)
         coordinator = _coordinator(channel, job, start, folder, log, signer, quality, _told(folder, on_round), hooks or {})
         outcome = coordinator.run(start)
         outcome = replace(outcome, contributions=_contributions(job, coordinator)) if outcome.status != "paused" else outcome
@@ -139,7 +147,36 @@ def _coordinator(
         checkpoint=folder / CHECKPOINT if f.checkpoints else None,
         on_round=on_round,
         deploy=deployed_values(privacy, f.compression, f.compression_options, share_scalers=f.share_scalers),
+        covered=job.covered,
     )
+
+
+def managed(folder: Path) -> dict[str, Any]:
+    """Hooks that ask the FMLMS of the process that submitted the job in a folder; none where nobody manages it.
+
+    Raises:
+        FederationError: the job cannot be read, or is managed and has no key to know its manager by.
+    """
+    from cellwright.federation.runtimes.between import Asking
+
+    job, _ = _read_job(folder)
+    if job.managed_s is None:
+        return {}
+    if job.signing is None:
+        raise FederationError(f"the job in {folder} is managed from another process, but unsigned; set federation.audit to true")
+    return Asking(folder, Signer.from_file(Path(job.signing)), job.managed_s).hooks
+
+
+def _guard(channel: Channel, job: Job, log: AuditLog | None) -> None:
+    """Over a network a node must show that a name is its own; who cannot is turned away, and in the audit log."""
+    from cellwright.federation.runtimes.channel import FlowerChannel, TurnedAway
+
+    def note(found: TurnedAway) -> None:
+        if log is not None:
+            log.append(Record("hello", found.node, verdict="refused", rule="identity", reason=found.words))
+
+    if isinstance(channel, FlowerChannel):
+        channel.guard(job.keys, note, admitted=job.admitted)
 
 
 def _aligned(folder: Path, task: Task, replies: Mapping[str, Parcel]) -> Mapping[str, str]:
@@ -234,6 +271,7 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
         "topology": outcome.topology.model_dump(mode="json"),
         "reliability": dict(outcome.reliability),
         "lost": dict(outcome.lost),
+        "uncovered": dict(outcome.uncovered),
         "contributions": {owner: asdict(c) for owner, c in outcome.contributions.items()},
         "deployed": {node: dict(reply.values) for node, reply in outcome.deployed.items()},
     }
@@ -258,6 +296,7 @@ def read_outcome(folder: Path) -> Outcome:
         topology=Topology.model_validate(told["topology"]),
         reliability=told["reliability"],
         lost=told["lost"],
+        uncovered=told.get("uncovered", {}),
         contributions={owner: Contribution(**c) for owner, c in told.get("contributions", {}).items()},
         deployed={node: Parcel(groups[("deployed", node)], {}, values) for node, values in told["deployed"].items()},
     )

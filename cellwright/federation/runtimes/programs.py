@@ -36,10 +36,13 @@ def owner(context: Any) -> Node:
 
 
 def coordinator(channel: FlowerChannel, config: Mapping[str, Value]) -> None:
-    """Run the job in the folder that the run's configuration names."""
-    from cellwright.federation.runtimes.jobs import coordinate
+    """Run the job in the folder that the run's configuration names; between rounds the FMLMS is asked, where one manages it."""
+    from cellwright.federation.runtimes.jobs import coordinate, managed
+    from cellwright.federation.runtimes.pulse import alone
 
-    coordinate(channel, Path(str(config["folder"])))
+    folder = Path(str(config["folder"]))
+    with alone(folder):
+        coordinate(channel, folder, hooks=managed(folder))
 
 
 client = client_app(owner, FolderMemory())
