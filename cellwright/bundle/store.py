@@ -1,4 +1,5 @@
-"""Published bundles: `<folder>/<name>/<version>/` holds an OCI layout each, `<folder>/<name>/latest.json` names the one to use.
+"""Published bundles: `<folder>/<name>/<version>/` holds an OCI layout each, `<folder>/<name>/latest.json` names the one to use,
+and `<folder>/<name>/trial.json`, where there is one, a version that is tried out beside it.
 
 Versions are written once and never changed; the pointer is replaced whole. A reader therefore always sees a whole bundle.
 """
@@ -11,8 +12,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 from filelock import FileLock
+from pydantic import Field
 
 from cellwright.bundle.keys import Trust
 from cellwright.bundle.layout import verify
@@ -22,7 +25,7 @@ from cellwright.files import whole_folder
 from cellwright.results import Result
 from cellwright.workspace import Workspace
 
-_POINTER = "latest.json"
+_POINTER, _TRIAL = "latest.json", "trial.json"
 _LOCK_WAIT_S = 60
 
 
@@ -32,6 +35,18 @@ class Pointer(Result):
     version: str
     digest: str
     previous: tuple[str, ...] = ()
+
+
+class Trial(Result):
+    """A version (the challenger) that is tried out beside the latest (the champion)."""
+
+    version: str
+    digest: str
+    weight: Annotated[float, Field(ge=0, le=1)]  # share of the requests that it answers
+    sites: tuple[str, ...] = ()  # sites whose requests it answers in any case
+    shadow: Annotated[float, Field(ge=0, le=1)] = 1.0  # share of requests that both compute, to compare their errors
+    latency_ms: Annotated[float, Field(gt=0)] = 10.0  # an answer later than this counts as late
+    since_s: float  # epoch; what is counted is counted from then
 
 
 def place(store: Path, layout: Path, manifest: Manifest, *, activate: bool, move: bool = False) -> Path:
@@ -82,6 +97,8 @@ def unpublish(store: Path, name: str, version: str) -> str | None:
         now = pointer(store, name)
         if now is not None:
             _point_back(store / name / _POINTER, now, version)
+        if (tried := trial(store, name)) is not None and tried.version == version:
+            (store / name / _TRIAL).unlink()
         gone = store / name / f".{version}.gone"
         (store / name / version).rename(gone)
         shutil.rmtree(gone)
@@ -104,21 +121,64 @@ def serve_version(store: Path, name: str, semantic: str) -> str:
     return there[-1]
 
 
+def try_out(store: Path, name: str, wanted: Trial) -> None:
+    """Begin a trial, or change its weight.
+
+    Raises:
+        BundleError: that version is not here, has another digest, or is the latest already.
+    """
+    with _locked(store, name):
+        folder, now = store / name / wanted.version, pointer(store, name)
+        if not folder.is_dir() or not hmac.compare_digest(_digest(folder), wanted.digest):
+            raise BundleError(f"{name} {wanted.version} with digest {wanted.digest[:19]}… is not here; publish or fetch it first")
+        if now is None or now.version == wanted.version:
+            raise BundleError(f"{name} {wanted.version} cannot be tried out: there is no other version that serves")
+        wanted.save(store / name / _TRIAL)
+
+
+def end_trial(store: Path, name: str, *, promote: bool) -> None:
+    """End a trial, if there is one; with `promote` the challenger becomes the latest. Requests meet a whole version throughout."""
+    with _locked(store, name):
+        tried = trial(store, name)
+        if tried is None:
+            return
+        if promote:
+            _point_to(store / name / _POINTER, pointer(store, name), tried.version, tried.digest)
+        (store / name / _TRIAL).unlink()
+
+
+def trial(store: Path, name: str) -> Trial | None:
+    """The trial of a name, if there is one.
+
+    Raises:
+        BundleError: its file is damaged.
+    """
+    path = store / name / _TRIAL
+    if not path.is_file():
+        return None
+    try:
+        found = Trial.read(path)
+        check_name(name, found.version)
+    except CellwrightError as error:
+        raise BundleError(f"{path} is damaged ({error}); begin the trial again") from error
+    return found
+
+
 def bundle_name(registered: str) -> str:
     """The name of a registered model as a bundle's: what has no place in a path or an address becomes `_`."""
     return re.sub(r"[^A-Za-z0-9_.+-]", "_", registered).lstrip(".+-")[:200] or "model"
 
 
 def retire(ws: Workspace, *, keep: int, dry: bool) -> list[tuple[Path, int]]:
-    """Delete all but the newest `keep` published versions of each name; the latest stays, whatever its number.
+    """Delete all but the newest `keep` published versions of each name; the latest and a tried one stay, whatever their number.
 
     Returns what went, or with `dry` would go, with its bytes.
     """
     gone = []
     for name in names(ws.published):
-        now = pointer(ws.published, name)
+        used = {p.version for p in (pointer(ws.published, name), trial(ws.published, name)) if p is not None}
         old = versions(ws.published, name)[: -keep or None]
-        for version in [v for v in old if now is None or v != now.version]:
+        for version in [v for v in old if v not in used]:
             folder = ws.published / name / version
             gone.append((folder, sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())))
             if not dry:

@@ -15,31 +15,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import json
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NoReturn, Self
 
 from aiohttp import web
 
 from cellwright.bundle.keys import Trust
 from cellwright.edge import problems
-from cellwright.edge.files import serve_file, set_headers
+from cellwright.edge.downloads import Downloads
+from cellwright.edge.files import set_headers
+from cellwright.edge.forecasting import Forecasting
 from cellwright.edge.metrics import METRICS, Metrics, Recorder
 from cellwright.edge.predictor import Precision
-from cellwright.edge.request import RequestError
-from cellwright.edge.shelf import Shelf, Snapshot
+from cellwright.edge.shelf import Shelf
+from cellwright.edge.slots import Slots
 from cellwright.errors import EdgeError, WrongUse
 
 DEFAULT_PORT = 8080
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-_BODY_TIMEOUT_S = 30.0
-_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -82,6 +79,7 @@ class Edge:
         self.limits = limits or Limits()
         self.shelf = Shelf(store, trust, precision=precision)
         self.slots = Slots((self.limits.workers or os.cpu_count() or 1), self.limits.queue)
+        self.forecasting = Forecasting(self.shelf, self.slots, self.limits.body_bytes)
         self.metrics = Metrics()
         self._runner: web.AppRunner | None = None
 
@@ -106,18 +104,15 @@ class Edge:
     async def __aexit__(self, *_: object) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
-        self.slots.close()
+        self.forecasting.close()
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[problems.middleware], client_max_size=self.limits.body_bytes)
         app[METRICS] = self.metrics
         app.on_response_prepare.append(set_headers)
         app.cleanup_ctx.append(self._follow_store)
-        app.router.add_get("/v1/bundles", self._list)
-        app.router.add_get("/v1/bundles/{name}/{version}", self._one)
-        app.router.add_get("/v1/bundles/{name}/{version}/{path:.+}", self._file)
-        app.router.add_post("/v1/forecast", self._forecast)
-        app.router.add_post("/forecast", self._forecast)
+        Downloads(self.shelf).add_to(app.router, "/v1")
+        self.forecasting.add_to(app.router, "/v1/forecast", "/forecast")
         app.router.add_get("/healthz", self._alive)
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._metrics)
@@ -138,34 +133,6 @@ class Edge:
             except OSError as error:  # a folder vanished while it was read: the next look sees the change whole
                 problems.log.warning("the store changed while it was read: %s", error)
 
-    async def _list(self, request: web.Request) -> web.Response:
-        now = self.shelf.snapshot
-        listed = [
-            {"name": name, "latest": now.latest.get(name), "versions": [v.described() for v in versions.values()]}
-            for name, versions in now.bundles.items()
-        ]
-        return web.json_response({"bundles": listed}, headers={"Cache-Control": "no-cache"})
-
-    async def _one(self, request: web.Request) -> web.Response:
-        name, version = request.match_info["name"], request.match_info["version"]
-        found = self.shelf.snapshot.find(name, version)
-        return web.json_response({"name": name, **found.described()}, headers={"Cache-Control": "no-cache"})
-
-    async def _file(self, request: web.Request) -> web.StreamResponse:
-        match = request.match_info
-        return serve_file(request, self.shelf.snapshot.find(match["name"], match["version"]), match["path"])
-
-    async def _forecast(self, request: web.Request) -> web.Response:
-        if (request.content_length or 0) > self.limits.body_bytes:
-            raise web.HTTPRequestEntityTooLarge(self.limits.body_bytes, request.content_length or 0)
-        try:
-            async with asyncio.timeout(_BODY_TIMEOUT_S):
-                body = await request.read()
-        except TimeoutError:
-            raise RequestError(408, f"the body did not arrive within {_BODY_TIMEOUT_S:g} s") from None
-        now = self.shelf.snapshot
-        return web.Response(body=await self.slots.run(lambda: respond(now, body)), content_type="application/json")
-
     async def _alive(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
@@ -183,47 +150,9 @@ class Edge:
         gauges = {
             "cellwright_edge_bundles": ("Bundles that verified and are served.", sum(map(len, now.bundles.values()))),
             "cellwright_edge_refused_bundles": ("Bundles that did not verify.", len(now.refused)),
-            "cellwright_edge_forecasts_pending": ("Forecasts running or waiting.", self.slots.taken),
+            "cellwright_edge_forecasts_pending": ("Forecasts running or waiting.", self.forecasting.pending),
         }
         return web.Response(text=self.metrics.text({k: (t, float(v)) for k, (t, v) in gauges.items()}), content_type="text/plain")
-
-
-class Slots:
-    """Threads that run models, and a bounded queue before them. Used from the event loop's thread only."""
-
-    def __init__(self, workers: int, queue: int) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="forecast")
-        self._most, self.taken = workers + queue, 0
-
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Take a place, or raise RequestError (429)."""
-        if self.taken >= self._most:
-            raise RequestError(429, f"{self.taken} forecasts are running or waiting already; try again in a second")
-        self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
-
-    async def run(self, work: Callable[[], _Answer]) -> _Answer:
-        """The result of `work`, from one of the threads."""
-        with self.slot():
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-
-    def close(self) -> None:
-        """Let running work end."""
-        self._pool.shutdown(wait=True)
-
-
-def respond(snapshot: Snapshot, body: bytes) -> bytes:
-    """Answer a forecast's body. Raises RequestError."""
-    try:
-        request = _DECODER.decode(body.decode())
-    except (ValueError, RecursionError) as error:
-        raise RequestError(400, f"the body is not JSON: {error}") from None
-    name = request.get("bundle") if isinstance(request, dict) else None
-    return _ENCODER.encode(snapshot.predictor(name).forecast(request)).encode()
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -238,14 +167,6 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     except OSError as error:  # ssl.SSLError is one
         raise WrongUse(f"cannot use the certificate {certificate} with the key {key}: {error}") from error
     return context
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number; write null where nothing was measured")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)  # made once: making one costs as much as a small forecast
-_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def _explain(error: OSError, host: str, port: int) -> NoReturn:

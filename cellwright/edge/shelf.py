@@ -30,23 +30,33 @@ class Shelved:
     folder: Path
     manifest: Manifest
     files: Mapping[str, tuple[str, str]]
-    summary: Mapping[str, Any]  # of its problem
+    summary: Mapping[str, Any]  # of its problem; empty for a file bundle
     stamp: tuple[int, int]  # of the folder, to notice that it was replaced
 
     def described(self) -> dict[str, Any]:
         """As `GET /v1/bundles` shows it."""
         m = self.manifest
         layers = {name: {"digest": d.digest, "bytes": d.size} for name, d in m.layers.items()}
-        return {"version": m.version, "digest": m.digest, "signed_by": m.signed_by, "problem": self.summary, "layers": layers}
+        who = {"version": m.version, "digest": m.digest, "signed_by": m.signed_by, "format": m.format}
+        return {**who, "problem": dict(self.summary), "layers": layers}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A version under trial and its model."""
+
+    trial: store.Trial
+    predictor: Predictor
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Bundles by name and version, the latest version of each name and its model, and what was refused and why."""
+    """Bundles by name and version, the latest version of each name, its model and one under trial, what was refused and why."""
 
     bundles: Mapping[str, Mapping[str, Shelved]] = field(default_factory=dict)
     latest: Mapping[str, str] = field(default_factory=dict)
     predictors: Mapping[str, Predictor] = field(default_factory=dict)
+    trials: Mapping[str, Tried] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, name: str, version: str) -> Shelved:
@@ -97,7 +107,7 @@ class Shelf:
 
     def _stamps(self) -> object:
         names = store.names(self._folder)
-        pointers = [(n, _stamp(self._folder / n / "latest.json")) for n in names]
+        pointers = [(n, [_stamp(self._folder / n / file) for file in ("latest.json", "trial.json")]) for n in names]
         return pointers, [(n, v, _stamp(self._folder / n / v)) for n in names for v in store.versions(self._folder, n)]
 
     def _built(self, old: Snapshot) -> Snapshot:
@@ -105,18 +115,22 @@ class Shelf:
         bundles: dict[str, dict[str, Shelved]] = {}
         latest: dict[str, str] = {}
         predictors: dict[str, Predictor] = {}
+        trials: dict[str, Tried] = {}
         for name in store.names(self._folder):
             versions = self._versions(name, old.bundles.get(name, {}), refused)
-            version, model = self._active(name, versions, old.predictors.get(name), refused)
+            warm = _Warm.of(old, name)
+            version, model = self._active(name, versions, warm, refused)
             if versions:
                 bundles[name] = versions
             if version:
                 latest[name] = version
             if model:
                 predictors[name] = model
+                if tried := self._tried(name, versions, model, warm, refused):
+                    trials[name] = tried
         for what, reason in refused.items():
             log.error("not served: %s: %s", what, reason)
-        return Snapshot(bundles, latest, predictors, refused)
+        return Snapshot(bundles, latest, predictors, trials, refused)
 
     def _versions(self, name: str, old: Mapping[str, Shelved], refused: dict[str, str]) -> dict[str, Shelved]:
         found = {}
@@ -130,10 +144,11 @@ class Shelf:
         return found
 
     def _active(
-        self, name: str, versions: Mapping[str, Shelved], before: Predictor | None, refused: dict[str, str]
+        self, name: str, versions: Mapping[str, Shelved], warm: _Warm, refused: dict[str, str]
     ) -> tuple[str | None, Predictor | None]:
         """The latest version and its model. Where the store's latest cannot be served, the model before it goes on, unless it
         was taken back."""
+        before = warm.active
         kept = before if before and before.manifest.version in store.versions(self._folder, name) else None
         try:
             now = store.pointer(self._folder, name)
@@ -143,18 +158,56 @@ class Shelf:
             if now is None:
                 return None, None
             if now.version in versions:
-                return now.version, self._predictor(versions[now.version], kept, refused)
+                return now.version, self._predictor(versions[now.version], warm, refused) or _runs(versions[now.version], kept)
         return (kept.manifest.version if kept and kept.manifest.version in versions else None), kept
 
-    def _predictor(self, shelved: Shelved, old: Predictor | None, refused: dict[str, str]) -> Predictor | None:
-        if old and old.manifest.digest == shelved.manifest.digest:
-            return old
+    def _tried(
+        self, name: str, versions: Mapping[str, Shelved], champion: Predictor, warm: _Warm, refused: dict[str, str]
+    ) -> Tried | None:
+        """The trial of a name and its model; none where it cannot be served, and the champion answers all."""
+        try:
+            trial = store.trial(self._folder, name)
+        except BundleError as error:
+            refused[f"{name} (trial)"] = str(error)
+            return None
+        if trial is None or trial.version not in versions or trial.version == champion.manifest.version:
+            return None
+        model = self._predictor(versions[trial.version], warm, refused)
+        return Tried(trial, model) if model and model.manifest.digest == trial.digest else None
+
+    def _predictor(self, shelved: Shelved, warm: _Warm, refused: dict[str, str]) -> Predictor | None:
+        """The model of a version; None where it has none, or cannot be run (`refused` then says why)."""
+        if not shelved.manifest.forecasts:
+            return None  # for download only
+        if held := warm.of_digest(shelved.manifest.digest):
+            return held
         try:
             small = self._precision == "int8" and media.MODEL_INT8 in shelved.manifest.layers
             return Predictor.load(shelved.folder, self._trust, precision="int8" if small else "fp32")
         except BundleError as error:
             refused[f"{shelved.manifest.name} {shelved.manifest.version}"] = str(error)
-            return old
+            return None
+
+
+@dataclass(frozen=True)
+class _Warm:
+    """Models of a name that a snapshot has ready."""
+
+    active: Predictor | None
+    tried: Predictor | None
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, name: str) -> _Warm:
+        tried = snapshot.trials.get(name)
+        return cls(snapshot.predictors.get(name), tried.predictor if tried else None)
+
+    def of_digest(self, digest: str) -> Predictor | None:
+        return next((p for p in (self.active, self.tried) if p is not None and p.manifest.digest == digest), None)
+
+
+def _runs(shelved: Shelved, kept: Predictor | None) -> Predictor | None:
+    """Whoever forecasts where a latest version has no model of its own: nobody for a file bundle, else the one before it."""
+    return kept if shelved.manifest.forecasts else None
 
 
 def _shelve(folder: Path, trust: Trust, name: str, version: str) -> Shelved:
@@ -165,10 +218,13 @@ def _shelve(folder: Path, trust: Trust, name: str, version: str) -> Shelved:
     files = {d.blob: (d.hex, d.mediaType) for d in manifest.blobs}
     for document in (LAYOUT, INDEX):
         files[document] = (_sha256(folder / document), "application/json")
+    return Shelved(folder, manifest, files, _summary(folder, manifest) if manifest.forecasts else {}, stamp)
+
+
+def _summary(folder: Path, manifest: Manifest) -> dict[str, Any]:
     problem = read_problem(folder, manifest)
     conformal = read_intervals(folder, manifest, problem)
-    summary = problem.summary() | {"intervals": list(conformal.coverages) if conformal else []}
-    return Shelved(folder, manifest, files, summary, stamp)
+    return problem.summary() | {"intervals": list(conformal.coverages) if conformal else []}
 
 
 def _stamp(path: Path) -> tuple[int, int]:
