@@ -1,0 +1,120 @@
+"""Downloads that share a link evenly, each at most as fast as its device (processor sharing): who is done in time.
+
+Bits are attained at the same rate by all who are on the link, `r = min(cap, capacity / n)`, so a request that comes at `t` with
+`b` bits ends when the attained service has grown by `b` (docs/capacity.md, "Processor sharing").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cellwright.capacity import queue
+from cellwright.capacity.population import Floats
+from cellwright.capacity.timing import Timing
+
+_STEPS, _ATOMS = 4000, 96
+_SLICES, _FINE = 48, 8  # of the time of arrivals: arrivals fluctuate around one rate in each, the fluid is looked at finer
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """One link and who uses it. `bits`, `share`, `wait_s`: (kinds,), of a request; the shares add up to at most 1."""
+
+    requests: float
+    timing: Timing
+    bits: Floats
+    share: Floats
+    wait_s: Floats  # from the request to the moment at which the edge has the model
+    capacity_bit_s: float
+    cap_bit_s: float
+
+    @property
+    def top_bit_s(self) -> float:
+        """What one device gets where it is alone."""
+        return min(self.cap_bit_s, self.capacity_bit_s)
+
+
+def share_in_time(pool: Pool, deadline_s: float) -> float:
+    """Share of all requests that use this link and are done within the deadline."""
+    if len(pool.bits) == 0 or pool.requests <= 0:
+        return 0.0
+    atoms = _merged(pool)
+    if pool.timing.span_s == 0:
+        return _at_once(atoms, deadline_s)
+    return _over_time(atoms, deadline_s)
+
+
+def _at_once(pool: Pool, deadline_s: float) -> float:
+    """Exact for fixed shares: the smallest end first, and the rate of the others rises."""
+    order = np.argsort(pool.bits)
+    steps = np.diff(pool.bits[order], prepend=0.0)
+    present = pool.requests * np.cumsum(pool.share[order][::-1])[::-1]
+    ends = np.cumsum(steps * np.maximum(1 / pool.cap_bit_s, np.maximum(present, 1.0) / pool.capacity_bit_s))
+    done = ends + pool.wait_s[order] <= deadline_s * (1 + 1e-9)
+    return float(pool.share[order] @ done)
+
+
+def _over_time(pool: Pool, deadline_s: float) -> float:
+    """Slice by slice: what the fluid limit serves, and no more than random arrivals let through."""
+    edges = np.linspace(0, pool.timing.span_s, _SLICES * _FINE + 1)
+    heights = pool.timing.cdf(edges)
+    weights = np.diff(heights[::_FINE])
+    rates = pool.requests * weights / np.diff(edges[::_FINE])
+    fluid = _fluid_share(pool, deadline_s, edges, heights)
+    random = queue.in_time(_load(pool, deadline_s), rates, pool.timing.span_s)
+    return float(weights @ (np.minimum(fluid, random) @ pool.share))
+
+
+def _fluid_share(pool: Pool, deadline_s: float, edges: Floats, heights: Floats) -> Floats:
+    """(slices, kinds) share of the requests of each slice that are done in time if arrivals did not fluctuate."""
+    times, attained = _fluid(pool, deadline_s)
+    middles, parts = (edges[:-1] + edges[1:]) / 2, np.diff(heights)
+    begun = np.interp(middles[:, None] + np.minimum(pool.wait_s, deadline_s), times, attained)
+    ended = np.interp(middles + deadline_s, times, attained)[:, None]
+    done = (ended - begun >= pool.bits * (1 - 1e-9)) & (pool.wait_s < deadline_s)
+    met = (done * parts[:, None]).reshape(_SLICES, _FINE, -1).sum(axis=1)
+    return met / np.maximum(parts.reshape(_SLICES, _FINE).sum(axis=1), 1e-300)[:, None]
+
+
+def _load(pool: Pool, deadline_s: float) -> queue.Load:
+    left_s = np.maximum(deadline_s - pool.wait_s, 0.0)
+    able = pool.bits <= pool.top_bit_s * left_s * (1 + 1e-9)
+    most = np.where(able, np.floor(pool.capacity_bit_s * left_s / pool.bits - 1 + 1e-9), -1.0)
+    using = float(pool.share.sum())
+    mean, second = float(pool.bits @ pool.share) / using, float(pool.bits**2 @ pool.share) / using
+    return queue.Load(using, mean, second, pool.capacity_bit_s, pool.cap_bit_s, np.where(able, np.maximum(most, 0.0), -1.0))
+
+
+def _fluid(pool: Pool, deadline_s: float) -> tuple[Floats, Floats]:
+    """(times in s, attained service in bits) with as many requests on the link as expected."""
+    times = np.linspace(0, pool.timing.span_s + deadline_s, _STEPS + 1)
+    arrived = pool.requests * pool.timing.cdf(times)
+    attained = np.zeros(_STEPS + 1)
+    step, all_share = times[1], float(pool.share.sum())
+    present = 0.0
+    for k in range(_STEPS):
+        attained[k + 1] = attained[k] + step * min(pool.cap_bit_s, pool.capacity_bit_s / max(present, 1.0))
+        left = np.interp(attained[k + 1] - pool.bits, attained[: k + 2], arrived[: k + 2], left=0.0)
+        present = arrived[k + 1] * all_share - float(pool.share @ left)
+    return times, attained
+
+
+def _merged(pool: Pool) -> Pool:
+    """The same with at most a few hundred kinds: neighbours in waiting time and size are taken together."""
+    order = np.lexsort((pool.bits, pool.wait_s))
+    bits, share, wait = pool.bits[order], pool.share[order], pool.wait_s[order]
+    waits = wait > 0
+    parts = [_bins(bits[of], share[of], wait[of]) for of in (~waits, waits) if of.any()]
+    bits, share, wait = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Pool(pool.requests, pool.timing, bits, share, wait, pool.capacity_bit_s, pool.cap_bit_s)
+
+
+def _bins(bits: Floats, share: Floats, wait: Floats) -> tuple[Floats, Floats, Floats]:
+    same = np.flatnonzero((np.diff(bits, prepend=-1) != 0) | (np.diff(wait, prepend=-1) != 0))
+    if len(same) > _ATOMS:
+        level = np.minimum((np.cumsum(share) - share / 2) / share.sum() * _ATOMS, _ATOMS - 1).astype(int)
+        same = np.flatnonzero(np.diff(level, prepend=-1))
+    total = np.add.reduceat(share, same)
+    return np.add.reduceat(bits * share, same) / total, total, np.add.reduceat(wait * share, same) / total
