@@ -19,10 +19,12 @@ from cellwright.report.chart_importance import importance
 from cellwright.report.chart_lines import error_by_step, is_far, training_curves
 from cellwright.report.chart_sites import error_by_site
 from cellwright.report.forecasts import Picture
+from cellwright.report.kinds import KindView
 from cellwright.report.palette import CHAMPION, INK, RIDGE, looks
 from cellwright.report.record import Record
 from cellwright.report.style import figure
 from cellwright.report.words import every_nth, exact, number, quantity
+from cellwright.results import DataVersion
 from cellwright.runs import code_digest
 from cellwright.workspace import Workspace
 
@@ -62,13 +64,27 @@ def page(params: Params, ws: Workspace, record: Record, picture: Picture, commit
 
 def federation_page(shown: federated.View, result: Federated) -> str:
     """The federated section alone, as HTML."""
+    charts = federated.charts([shown])
+    return _alone("federated.html", shown.title, result.key, result.data, charts, federations=[shown])
+
+
+def kind_page(shown: KindView, data: DataVersion, run: str) -> str:
+    """A vertical or a transfer federation, as HTML."""
+    return _alone("kinds.html", shown.title, run, data, [shown.charts], shown=shown)
+
+
+def _alone(body: str, title: str, key: str, data: DataVersion, charts: list[dict[str, Any]], **shown: Any) -> str:
+    """A page that holds one section and no leaderboard; `body`: its template."""
     return _rendered(
         "federation_page.html",
-        result=result,
-        federations=[shown],
-        charts={"federations": federated.charts([shown])},
+        body=body,
+        title=title,
+        key=key,
+        data=data,
+        charts={"federations": charts},
         versions=_versions(),
         code=code_digest()[:12],
+        **shown,
     )
 
 

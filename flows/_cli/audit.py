@@ -9,7 +9,9 @@ import typer
 
 from flows._cli.common import Json, show
 
-Log = Annotated[Path, typer.Argument(metavar="LOG", help="The audit log of a federation (audit.jsonl in its folder).")]
+Log = Annotated[
+    Path, typer.Argument(metavar="LOG", help="The audit log of a federation (audit.jsonl in its folder), or a run's name.")
+]
 _ENDED_WRONG = 1
 
 
@@ -35,6 +37,7 @@ def verify(
 
     from cellwright.federation.audit.chain import verify_log
 
+    log = _found(log)
     found = verify_log(log, None if key is None else _public(key), head=head, closed=closed)
     if as_json:
         show(asdict(found), as_json)
@@ -57,6 +60,7 @@ def show_(
     from cellwright.errors import FederationError
     from cellwright.federation.audit.chain import records
 
+    log = _found(log)
     if not log.is_file():
         raise FederationError(f"there is no audit log {log}; a federation writes one into its folder if federation.audit is true")
     wanted = (
@@ -66,6 +70,26 @@ def show_(
     )
     rows = list(deque(wanted, maxlen=last))
     show(rows if as_json else _table(rows), as_json)
+
+
+def _found(log: Path) -> Path:
+    """The log itself, or the one of the run of that name.
+
+    Raises:
+        WrongUse: the run has several.
+    """
+    from cellwright.errors import WrongUse
+    from flows._cli.common import workspace
+
+    if log.exists() or len(log.parts) != 1 or log.suffix == ".jsonl":
+        return log
+    run = workspace().artifacts / log
+    if not run.is_dir():
+        return log
+    found = sorted(run.rglob("audit.jsonl"))
+    if len(found) > 1:
+        raise WrongUse(f"run {log} has {len(found)} audit logs; name one: {', '.join(map(str, found))}")
+    return found[0] if found else run / "audit.jsonl"
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:

@@ -14,7 +14,7 @@ from flows._cli import federate_kinds, federate_up, federation_server
 from flows._cli.common import Dataset, Json, Run, Set, parameters, show, workspace
 
 if TYPE_CHECKING:
-    from cellwright.federation.results import Federated
+    from cellwright.federation.results import Federated, Part
     from cellwright.workspace import Workspace
 
 
@@ -63,14 +63,21 @@ def show_(
     html: Annotated[Path | None, typer.Option(help="Also write it as a page of its own, whole in this one file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a federation came to: owner by owner, with training alone and on everyone's data beside it."""
+    """Show what a federation came to: owner by owner, or party by party, with training alone and on everyone's data beside it."""
     ws = workspace()
-    names = [run] if run else [p.parents[2].name for p in _results(ws)]
-    if not names:
+    kinds = federate_kinds.results(ws)
+    newest = sorted([*_results(ws), *kinds], key=lambda p: p.stat().st_mtime)
+    found = [path for path in newest if run is None or path.relative_to(ws.artifacts).parts[0] == run]
+    if not found and run is None:
         raise CellwrightError("there is no federation yet; start one with `cellwright federate`")
-    _shown(replace(ws, run=names[-1]), as_json)
+    there = replace(ws, run=found[-1].relative_to(ws.artifacts).parts[0] if found else str(run))
+    kind = kinds.get(found[-1]) if found else None
+    if kind is not None:
+        federate_kinds.shown(there, kind, as_json)
+    else:
+        _shown(there, as_json)
     if html is not None:
-        _page(replace(ws, run=names[-1]), html)
+        federate_kinds.page(there, kind, html) if kind is not None else _page(there, html)
 
 
 def _page(ws: Workspace, html: Path) -> None:
@@ -119,12 +126,34 @@ def _table(found: Federated, ws: Workspace) -> Any:
     facts = [
         sentence(found),
         f"topology {found.topology.get('kind')}, version {found.topologies}; {found.up_bytes / 1e6:.2f} MB up, "
-        f"{found.down_bytes / 1e6:.2f} MB down; {found.wall_s:.1f} s",
+        f"{found.down_bytes / 1e6:.2f} MB down in the rounds; {found.train_s:.1f} of {found.wall_s:.1f} s in the rounds",
+        *_everything(found),
     ]
     if found.audit_log:
         log = ws.candidate(found.key) / found.audit_log
         facts.append(f"audit log: cellwright audit verify {log.relative_to(ws.root)}")
     return Group(table, Text(), *(Text(line) for line in facts))
+
+
+def _everything(found: Federated) -> list[str]:
+    """Bytes, time and energy of all parts, the coordinator's and the auditor's among them."""
+    carried = found.everything_bytes
+    if carried is None:
+        return []
+    lines = [f"everything: {carried[0] / 1e6:.2f} MB up, {carried[1] / 1e6:.2f} MB down"]
+    for p in found.parts:
+        joules = f", {_number(p.energy_j)} J ({_roles(p)})" if p.energy_j is not None else ""
+        lines.append(f"  {p.name}: {p.wall_s:.1f} s, {p.up_bytes / 1e6:.2f} MB up, {p.down_bytes / 1e6:.2f} MB down{joules}")
+    return lines
+
+
+def _roles(part: Part) -> str:
+    roles = (
+        ("owners", part.owners_energy_j, part.owners_energy_source),
+        ("coordinator", part.coordinator_energy_j, part.energy_source),
+        ("auditor", part.auditor_energy_j, part.energy_source),
+    )
+    return ", ".join(f"{role} {_number(joules)} {source}" for role, joules, source in roles if joules is not None)
 
 
 def _number(value: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -57,19 +58,36 @@ def _run(kind: str, dataset: str | None, overrides: list[str] | None, mirror: st
     from flows._cli.start import run_kind
 
     name = run_kind(ws, kind, params.dataset, overrides or [], fresh=fresh, quiet=as_json)
-    _shown(replace(ws, run=name), kind, as_json)
+    shown(replace(ws, run=name), kind, as_json)
 
 
-def _shown(ws: Workspace, kind: str, as_json: bool) -> None:
+def results(ws: Workspace) -> dict[Path, str]:
+    """Results of all runs, each with its kind."""
+    from cellwright.federation.alignment.told import FILES
+
+    return {path: kind for kind, name in FILES.items() for path in ws.artifacts.glob(f"*/{name}")}
+
+
+def page(ws: Workspace, kind: str, html: Path) -> None:
+    """Write what came of it as a page of its own."""
+    from cellwright.report.kinds import write_kind_page
+
+    write_kind_page(ws, kind, html)
+
+
+def shown(ws: Workspace, kind: str, as_json: bool) -> None:
+    """Show what came of it, and how its audit log is verified."""
     from cellwright.federation.alignment.told import read, rows, sentence
 
+    found = read(ws, kind)
     if as_json:
-        show(read(ws, kind).model_dump_json(), True)
+        show(found.model_dump_json(), True)
         return
-    show(_table(rows(ws, kind), sentence(ws, kind)), False)
+    log = [] if found.audit is None else [f"audit log: cellwright audit verify {ws.run} --head {found.audit.head}"]
+    show(_table(rows(ws, kind), [sentence(ws, kind), *log]), False)
 
 
-def _table(lines: list[dict[str, Any]], told: str) -> Any:
+def _table(lines: list[dict[str, Any]], told: list[str]) -> Any:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -79,4 +97,4 @@ def _table(lines: list[dict[str, Any]], told: str) -> Any:
         table.add_column(name, justify="right" if i else "left")
     for line in lines:
         table.add_row(*(str(value) for value in line.values()))
-    return Group(table, Text(), Text(told))
+    return Group(table, Text(), *(Text(line) for line in told))

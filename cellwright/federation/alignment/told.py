@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from cellwright.federation.alignment.asked import transfer_asked, vertical_asked
+from cellwright.federation.alignment.audit_summary import AuditSummary
 from cellwright.federation.alignment.transfer import TransferResult
-from cellwright.federation.alignment.vertical_spec import Trial, VerticalResult
+from cellwright.federation.alignment.vertical_spec import VerticalResult
 from cellwright.params import Params
 from cellwright.workspace import Workspace
 
@@ -54,7 +55,7 @@ def _trials(found: VerticalResult) -> list[dict[str, Any]]:
             "validation MAE": _number(trial.mae_validation),
             "epochs": len(trial.epochs),
             "ended": trial.status,
-            "kB": round(_bytes(trial) / 1000),
+            "kB": round(sum(trial.all_bytes) / 1000),
             "s": round(trial.seconds, 1),
         }
         for name, trial in named.items()
@@ -80,14 +81,17 @@ def _of_vertical(found: VerticalResult) -> str:
         told.append(f"{_against(found.vertical.mae, found.alone.mae)} against {found.active} alone ({found.alone.mae:.4g})")
     if found.pooled:
         told.append(f"{_against(found.vertical.mae, found.pooled.mae)} against pooled data ({found.pooled.mae:.4g})")
-    told.append(f"{found.common:,} windows in common, {(found.align_bytes + _bytes(found.vertical)) / 1e6:.1f} MB on the wire")
+    told.append(
+        f"{found.common:,} windows in common, {(found.align_bytes + sum(found.vertical.all_bytes)) / 1e6:.1f} MB on the wire"
+    )
+    told += _spent(found.vertical.all_energy_j, found.vertical.energy_source)
     noise = "no noise, so no bound on what embeddings tell"
     told.append(
         noise
         if found.epsilon_embedding is None
         else f"ε {found.epsilon_embedding:.3g} of a window's embeddings, δ {found.delta:g}"
     )
-    return "; ".join(told)
+    return "; ".join([*told, *_audited(found.audit)])
 
 
 def _of_transfer(found: TransferResult) -> str:
@@ -97,11 +101,18 @@ def _of_transfer(found: TransferResult) -> str:
         told.append(f"{_against(found.transfer.mae, found.alone.mae)} against fresh weights ({_number(found.alone.mae)})")
     told.append(f"{found.taken_share:.0%} of the network came from the source, {found.transfer.rounds} rounds")
     told.append(f"{(found.transfer.down_bytes + found.transfer.up_bytes) / 1e6:.1f} MB on the wire")
-    return "; ".join(told)
+    told += _spent(found.transfer.energy_j, found.transfer.energy_source)
+    return "; ".join([*told, *_audited(found.audit)])
 
 
-def _bytes(trial: Trial) -> int:
-    return sum(trial.down_bytes.values()) + sum(trial.up_bytes.values())
+def _spent(energy_j: float | None, source: str | None) -> list[str]:
+    return [] if energy_j is None else [f"{energy_j:.3g} J ({source})"]
+
+
+def _audited(audit: AuditSummary | None) -> list[str]:
+    return (
+        ["not audited"] if audit is None else [f"{audit.accepted:,} messages accepted by the auditor, {audit.refused:,} refused"]
+    )
 
 
 def _number(value: float | None) -> str:

@@ -86,6 +86,16 @@ class Trial(Result):
     energy_j: dict[str, float] = Field(default_factory=dict)  # of the parties that know it
     energy_source: Source | None = None  # the least certain of them
 
+    @property
+    def all_bytes(self) -> tuple[int, int]:
+        """(from the parties, to the parties)."""
+        return sum(self.up_bytes.values()), sum(self.down_bytes.values())
+
+    @property
+    def all_energy_j(self) -> float | None:
+        """Of all parties; None: nobody knows it."""
+        return sum(self.energy_j.values()) if self.energy_j else None
+
 
 class VerticalResult(Result):
     """A vertical federation."""
