@@ -25,6 +25,7 @@ from cellwright.federation.audit.rules import Form, Rules
 from cellwright.federation.audit.signing import Signer
 from cellwright.federation.contract import Arrays, Channel, Evaluation, Parcel, Spec, Task
 from cellwright.federation.coordinator import Coordinator
+from cellwright.federation.costs import Costs, Spent
 from cellwright.federation.gain import Observer, gains
 from cellwright.federation.gathering import public
 from cellwright.federation.management.records import DataNeeds, Topology
@@ -33,6 +34,7 @@ from cellwright.federation.quality.evaluation import Policy
 from cellwright.federation.quality.incentive import Contribution
 from cellwright.federation.results import Round
 from cellwright.federation.rounds import Outcome, Quality, Rounds
+from cellwright.federation.runtimes.auditing import Seat
 from cellwright.files import write_bytes, write_text
 from cellwright.params import Federation
 
@@ -47,6 +49,8 @@ JOB, START, OUTCOME, ROUNDS, AUDIT, CHECKPOINT, ALIGNMENT, OBSERVED = (
     "observed",
 )
 
+COSTS = "costs.json"  # what each part took so far, of all processes
+
 _EVALUATION = TypeAdapter(Evaluation)
 
 
@@ -60,6 +64,7 @@ class Job(Spec):
     covered: tuple[str, ...] = ()  # owners that do not train, and are asked for their scaler at the end
     keys: dict[str, str] | None = None  # the owners' Ed25519 public keys, hex; None: nothing is signed
     signing: str | None = None  # file of the coordinator's Ed25519 key; None: nothing is signed
+    auditor: Seat | None = None  # the auditor's node; None: the coordinator's process audits
     managed_s: float | None = None  # longest wait for the FMLMS of another process (between.py); None: none manages it
     admitted: dict[str, int] = Field(
         default_factory=dict
@@ -98,7 +103,13 @@ def coordinate(
         _guard(channel, job, log)
         coordinator = _coordinator(channel, job, start, folder, log, signer, quality, _told(folder, on_round), hooks or {})
         outcome = coordinator.run(start)
-        outcome = replace(outcome, contributions=_contributions(job, coordinator)) if outcome.status != "paused" else outcome
+        if outcome.status != "paused":
+            with coordinator.costs.during("contribution"):
+                outcome = replace(outcome, contributions=_contributions(job, coordinator))
+        coordinator.costs.keep()
+        outcome = replace(outcome, spent=dict(coordinator.costs.spent))
+        if coordinator.auditor is not None:
+            coordinator.auditor.close()
     finally:
         if log is not None:
             log.close()
@@ -129,7 +140,7 @@ def _coordinator(
     settings = Rounds.of(f, seed=job.task.seed, gradient_clip=job.gradient_clip)
     like = None if made.closed_form else public(start, made.local(settings.local, 1))
     form = Form(like, packed, sealed=any(m.seals for m in mechanisms))
-    auditor = Auditor(Rules.of(f, made.timing), job.keys, log, form, request=job.task.request) if f.audit else None
+    auditor = None if log is None else _auditor(job, Rules.of(f, made.timing), log, form, signer)
     return Coordinator(
         channel,
         job.task,
@@ -148,7 +159,16 @@ def _coordinator(
         on_round=on_round,
         deploy=deployed_values(privacy, f.compression, f.compression_options, share_scalers=f.share_scalers),
         covered=job.covered,
+        costs=Costs.of(folder / COSTS, resumed=(folder / CHECKPOINT).is_file()),
     )
+
+
+def _auditor(job: Job, rules: Rules, log: AuditLog, form: Form, signer: Signer | None) -> Auditor:
+    """In this process, or a node of its own."""
+    from cellwright.federation.runtimes.auditing import auditor_of
+
+    who = {"request": job.task.request, "coordinator": job.topology.coordinator}
+    return auditor_of(job.auditor, rules, job.keys, log, form, **who, signer=signer)
 
 
 def managed(folder: Path) -> dict[str, Any]:
@@ -272,6 +292,7 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
         "reliability": dict(outcome.reliability),
         "lost": dict(outcome.lost),
         "uncovered": dict(outcome.uncovered),
+        "spent": {part: asdict(spent) for part, spent in outcome.spent.items()},
         "contributions": {owner: asdict(c) for owner, c in outcome.contributions.items()},
         "deployed": {node: dict(reply.values) for node, reply in outcome.deployed.items()},
     }
@@ -297,6 +318,7 @@ def read_outcome(folder: Path) -> Outcome:
         reliability=told["reliability"],
         lost=told["lost"],
         uncovered=told.get("uncovered", {}),
+        spent={part: Spent(**spent) for part, spent in told.get("spent", {}).items()},
         contributions={owner: Contribution(**c) for owner, c in told.get("contributions", {}).items()},
         deployed={node: Parcel(groups[("deployed", node)], {}, values) for node, values in told["deployed"].items()},
     )
