@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import os
 import platform
@@ -25,24 +24,13 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from _model import NAME, export, panel_of_sites, publish, request_of
 
-from cellwright.bundle import media, store
-from cellwright.bundle.contents import document
-from cellwright.bundle.export import export_onnx, parity
-from cellwright.bundle.keys import signing_key, trusted
-from cellwright.bundle.layout import About, pack
-from cellwright.bundle.problem import served
-from cellwright.data.scaler import fit_scaler
-from cellwright.data.windows import Windows
+from cellwright.bundle.keys import trusted
 from cellwright.edge.device import Device
-from cellwright.edge.sample import sample_request
 from cellwright.edge.server import Edge
-from cellwright.forecaster import build
-from cellwright.panel import Feature, Panel, PanelSchema, Segment
-from cellwright.params import check
-from cellwright.training.candidates import resolve
+from cellwright.panel import Panel
 
-NAME, ROWS, SITES = "bench", 600, 25
 LARGE_BYTES = 138_000_000
 
 
@@ -65,60 +53,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        panel = _panel()
-        exports = [_export(panel, key, Path(folder)) for key in ("ridge", "dlinear", "gru", "patchtst")]
-        _publish(panel, Path(folder), "1.0.0", b"# Benchmark\n")
-        _publish(panel, Path(folder), "1.1.0", os.urandom(LARGE_BYTES))
+        panel = panel_of_sites()
+        exports = [export(panel, key, Path(folder)) for key in ("ridge", "dlinear", "gru", "patchtst")]
+        publish(Path(folder), "1.0.0")
+        publish(Path(folder), "1.1.0", os.urandom(LARGE_BYTES))
         loads, fetches = _served(panel, Path(folder), arguments.seconds)
     text = _report(exports, loads, fetches)
     path = arguments.out / f"{datetime.now(UTC):%Y-%m-%d}-edge.md"
     path.write_text(text)
     print(text)
-
-
-def _panel() -> Panel:
-    rng = np.random.default_rng(1)
-    hour = np.arange(ROWS)[:, None] / 144 * 2 * np.pi
-    schema = PanelSchema(
-        dataset="bench",
-        sites=tuple(f"c{i}" for i in range(SITES)),
-        features=(Feature(name="traffic", unit="Mbit/s", low=0),),
-        targets=("traffic",),
-        cadence_s=600,
-        clock="utc",
-        timezone="Europe/Rome",
-        start_ms=1_383_260_400_000,
-        rows=ROWS,
-        segments=(Segment(name="all", start=0, stop=ROWS),),
-        grid=(5, 5),
-        licence="CC0 1.0",
-        attribution="Generated.",
-    )
-    return Panel.from_arrays(schema, {"traffic": 100 + 40 * np.sin(hour + np.arange(SITES)) + rng.normal(0, 5, (ROWS, SITES))})
-
-
-def _export(panel: Panel, key: str, folder: Path) -> tuple[str, float, int, float]:
-    """(model, seconds, bytes, parity) with one site's history of 6 steps and fresh weights."""
-    params = check({"problem": {"inputs": "site"}, "train": {"models": [key]}}, "benchmark")
-    candidate = resolve(params, panel.schema, key)
-    forecaster = build(candidate, fit_scaler(panel, candidate.problem, "standard", (0, ROWS)))
-    started = time.perf_counter()
-    path = export_onnx(forecaster, folder / f"{key}.onnx")
-    seconds = time.perf_counter() - started
-    windows = Windows(panel, candidate.problem)
-    sites = np.arange(SITES)
-    raw = windows.raw(np.full(SITES, 300), sites)
-    problem = served(candidate.problem, panel.schema, windows.neighbours, {"kind": "standard"})
-    (folder / f"{key}.json").write_bytes(document(problem.model_dump(mode="json")))
-    return key, seconds, path.stat().st_size, parity(forecaster, path, [(raw.history, raw.known, sites)])
-
-
-def _publish(panel: Panel, folder: Path, version: str, card: bytes) -> None:
-    contents: dict[str, bytes | Path] = dict.fromkeys((media.LICENCE, media.LINEAGE, media.KPIS), b"{}")
-    contents |= {media.MODEL: folder / "gru.onnx", media.PROBLEM: (folder / "gru.json").read_bytes(), media.CARD: card}
-    about = About(NAME, version, "GRU", "gru", "benchmark", 1, None, None)
-    manifest = pack(folder / "packed", contents, about, signing_key(folder / "keys"))
-    store.place(folder / "published", folder / "packed", manifest, activate=version == "1.0.0")
 
 
 def _served(panel: Panel, folder: Path, seconds: float) -> tuple[list[Load], list[tuple[int, float, float]]]:
@@ -127,10 +70,7 @@ def _served(panel: Panel, folder: Path, seconds: float) -> tuple[list[Load], lis
     server.start()
     try:
         port = here.recv()
-        problem = served(
-            resolve(check({"problem": {"inputs": "site"}}, "b"), panel.schema, "gru").problem, panel.schema, None, {}
-        )
-        request = json.dumps(sample_request(problem, panel)).encode()
+        request = request_of(panel)
         asyncio.run(_load(port, request, 8, 0.5))  # warm up
         loads = [_measured(server.pid, port, request, clients, seconds) for clients in (1, 8, 32)]
         return loads, [_fetch(folder, port, number) for number in range(3)]
