@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Literal
 
 from cellwright.errors import FederationError
 from cellwright.federation.audit.chain import verify_log
+from cellwright.federation.costs import PHASES
 from cellwright.federation.federate import JOB, RESULT, ROUNDS, Bed, covered, fmlms, wall_s
 from cellwright.federation.initial import Table, forecaster, table_of
+from cellwright.federation.node_meter import J_PER_KWH, power
 from cellwright.federation.planning import Plan, told
 from cellwright.federation.quality.incentive import Incentive, Spending
-from cellwright.federation.results import Federated, OwnerResult, OwnerRound, Round
+from cellwright.federation.results import Federated, OwnerResult, OwnerRound, Part, Round
 from cellwright.federation.rounds import Outcome
 from cellwright.files import write_text
 from cellwright.results import EnergyReading, Reading
@@ -87,6 +89,7 @@ def _result(bed: Bed, made: Plan, outcome: Outcome) -> Federated:
         seconds=sum(r.seconds for r in outcome.rounds),
         wall_s=wall_s(bed),
         energy=_energy(owners, wall_s(bed)),
+        parts=tuple(_parts(bed, outcome)),
         topology=outcome.topology.model_dump(mode="json"),
         topologies=outcome.topology.version,
         audit_log=f"{JOB}/{log.name}" if verdict else None,
@@ -94,6 +97,36 @@ def _result(bed: Bed, made: Plan, outcome: Outcome) -> Federated:
         data=bed.version,
         explanation=(*told(made, bed.fleet), *_left_out(bed, made), *_covering(bed, made, outcome)),
     )
+
+
+def _parts(bed: Bed, outcome: Outcome) -> list[Part]:
+    """What deployment, training, contribution and test took; the coordinator's and the auditor's work as energy."""
+    watts, carbon = power(bed.params.energy)
+    shared = bed.params.federation.runtime == "local"
+    found = []
+    for name in PHASES:
+        if (spent := outcome.spent.get(name)) is None:
+            continue
+        coordinator_s = spent.coordinator_cpu_s(shared=shared)
+        joules = (coordinator_s + spent.auditor_cpu_s) * watts
+        found.append(
+            Part(
+                name=name,
+                wall_s=spent.wall_s,
+                up_bytes=spent.up_bytes,
+                down_bytes=spent.down_bytes,
+                owners_cpu_s=spent.owners_cpu_s,
+                owners_energy_j=spent.owners_energy_j,
+                owners_energy_source=spent.owners_energy_source,
+                coordinator_cpu_s=coordinator_s,
+                coordinator_energy_j=coordinator_s * watts,
+                auditor_cpu_s=spent.auditor_cpu_s,
+                auditor_energy_j=spent.auditor_cpu_s * watts,
+                energy_source="modelled",
+                co2_g=(spent.owners_co2_g or 0.0) + joules / J_PER_KWH * carbon,
+            )
+        )
+    return found
 
 
 def _left_out(bed: Bed, made: Plan) -> tuple[str, ...]:

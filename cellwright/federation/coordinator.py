@@ -21,6 +21,7 @@ from cellwright.federation.collecting import Collected, Collector, Turn
 from cellwright.federation.combining import Combiner
 from cellwright.federation.compression._contract import Codec
 from cellwright.federation.contract import Arrays, Channel, Parcel, Task, Update, Value
+from cellwright.federation.costs import Costs
 from cellwright.federation.covering import Covered, cover
 from cellwright.federation.crew import Crew, Rebuild, peers, pruned
 from cellwright.federation.deployment import Deployment
@@ -74,6 +75,7 @@ class Coordinator:
         speeds: Mapping[str, float] | None = None,
         align: Align | None = None,
         covered: Sequence[str] = (),
+        costs: Costs | None = None,
     ) -> None:
         """Nothing is sent yet.
 
@@ -84,6 +86,7 @@ class Coordinator:
                 noise goes on the average: what is made of a group's updates would reach the owners without it.
             deploy: what owners are told beside the task (owner_kit.deployed_values).
             align: told what the owners say of their data; returns who does not fit, and why.
+            costs: what earlier processes spent; None: nothing.
             covered: owners that do not train, and are asked for their scaler when the training is over (covering.py).
             speeds: seconds a training step takes each node, as far as the FMLMS knows; else as the nodes themselves report.
 
@@ -100,6 +103,8 @@ class Coordinator:
         if self._combiner.finishers:
             self.observe = None
         self._post = Post(channel, sender=topology.coordinator, request=task.request, signer=signer, auditor=auditor)
+        self.costs = costs or Costs()
+        self.costs.auditor = lambda: self._post.auditor_cpu_s
         self._judge = Judge(self._post, rule)
         self._gatherer = Gatherer(self._post, rule, codec, self.mechanisms, Pacing.reported(speeds or {}))
         self._first, self._rebuild = topology, rebuild or pruned(topology)
@@ -113,7 +118,8 @@ class Coordinator:
             FederationError: too few nodes are left, or answer; what was done so far is in the checkpoint.
             CellwrightError: whatever else cannot go on.
         """
-        self._begin(initial)
+        with self.costs.during("deployment"):
+            self._begin(initial)
         progress = self.progress
         while progress.ended is None:
             progress.limit(self.settings)
@@ -127,21 +133,23 @@ class Coordinator:
                 else:
                     self._deployment.adopt(pause.topology)
             if progress.ended is None:
-                self._round()
+                with self.costs.during("training"):
+                    self._round()
         return self._finish()
 
     def error(self, arrays: Arrays) -> float | None:
         """Validation MAE of weights over all owners, raw units, judged by the owners; None: nothing was measured."""
         here = [node for node in self.crew.peers() if node not in self.crew.empty]
-        found = self._judge.judged(here, arrays, self.progress.round, Ledger(), wait_s=self.settings.deadline_s)
+        with self.costs.messages("contribution") as ledger:
+            found = self._judge.judged(here, arrays, self.progress.round, ledger, wait_s=self.settings.deadline_s)
         return total(found.values()).mae
 
     def dismiss(self) -> None:
         """Tell the nodes that the training is over, so that they forget its task."""
         peers = self.crew.peers()
-        self._post.ask(
-            "finish", dict.fromkeys(peers, Parcel()), Ledger(), round_=self.progress.round + 1, wait_s=self.settings.deadline_s
-        )
+        last, wait_s = self.progress.round + 1, self.settings.deadline_s
+        with self.costs.messages("deployment") as ledger:
+            self._post.ask("finish", dict.fromkeys(peers, Parcel()), ledger, round_=last, wait_s=wait_s)
 
     # -- beginning
 
@@ -160,7 +168,7 @@ class Coordinator:
         self._post.resume(self.progress.attempt)
         self._collector = Collector(self._gatherer, self._judge, self.crew, s)
         self._deployment = Deployment(
-            self.task, self._told, self._gatherer, self.crew, self.progress, self._rebuild, s.deadline_s
+            self.task, self._told, self._gatherer, self.crew, self.progress, self._rebuild, s.deadline_s, self.costs
         )
         self.rule.bind(self.task)
         self.rule.place(self.crew.topology.regions)
@@ -180,12 +188,14 @@ class Coordinator:
     def _align(self, align: Align) -> None:
         """Ask the owners for the metadata of their data, and leave out those whose features do not align (M.3387 10.1, 10.4)."""
         peers = self.crew.peers()
-        came = self._post.ask("metadata", dict.fromkeys(peers, Parcel()), Ledger(), round_=0, wait_s=self.settings.deadline_s)
+        with self.costs.messages("deployment") as ledger:
+            came = self._post.ask("metadata", dict.fromkeys(peers, Parcel()), ledger, round_=0, wait_s=self.settings.deadline_s)
         for owner, why in sorted(align(came.parcels).items()):
             self.crew.drop([owner], why, self._rebuild)
 
     def _keep(self) -> None:
         self._keeper.keep(self.progress, self.crew)
+        self.costs.keep()
 
     # -- a round
 
@@ -294,6 +304,7 @@ class Coordinator:
         record = self._record(turn, judged, events, seconds)
         decision = self._decide(record, judged, counted=counted)
         p.records.append(record.model_copy(update={"decision": decision, "events": tuple(events)}))
+        self.costs.spent["training"].carried(turn.ledger)
         self._keep()
         if self.on_round is not None:
             self.on_round(p.records[-1])
@@ -403,21 +414,24 @@ class Coordinator:
         p, here = self.progress, self.crew.peers()
         if not p.best or p.best is p.current:
             return
-        kept, last = (
-            self._judge.judged(here, arrays, p.round, Ledger(), wait_s=self.settings.deadline_s) for arrays in (p.best, p.current)
-        )
+        with self.costs.messages("test") as ledger:
+            kept, last = (
+                self._judge.judged(here, arrays, p.round, ledger, wait_s=self.settings.deadline_s)
+                for arrays in (p.best, p.current)
+            )
         both = kept.keys() & last.keys()
         best, now = (total(found[owner] for owner in sorted(both)).loss for found in (kept, last))
         if best is not None and now is not None and now < best:
             p.best, p.best_loss = p.current, now
 
     def _outcome(self, status: Status, reason: str, arrays: Arrays) -> Outcome:
-        p, ledger, here = self.progress, Ledger(), self.crew.peers()
+        p, here = self.progress, self.crew.peers()
         tested, covered = {}, Covered()
         if status != "paused":
             covered = self._cover()
             asked = (*here, *sorted(covered.answers))
-            tested = self._judge.judged(asked, arrays, p.round + 1, ledger, wait_s=self.settings.deadline_s, span="test")
+            with self.costs.messages("test") as ledger:
+                tested = self._judge.judged(asked, arrays, p.round + 1, ledger, wait_s=self.settings.deadline_s, span="test")
         reliable = self.auditor.reliability if self.auditor is not None else self._reliability
         return Outcome(
             arrays=arrays,
@@ -439,7 +453,8 @@ class Coordinator:
             return Covered()
         wanted = ({*self._covered} | {*peers(self._first, layered=self.crew.layered)}) - self._deployment.answers.keys()
         values = messages.deploy(self.task, **self._told).values
-        return cover(self._post, wanted, values, Ledger(), round_=self.progress.round, wait_s=self.settings.deadline_s)
+        with self.costs.messages("deployment") as ledger:
+            return cover(self._post, wanted, values, ledger, round_=self.progress.round, wait_s=self.settings.deadline_s)
 
     def _reliability(self, node: str) -> float:
         return self.crew.reliability.get(node, 1.0)

@@ -43,6 +43,7 @@ def cover(
     parcel = Parcel(values={**deployment, "role": "data_owner"})
     asked = {owner: parcel for owner in wanted if owner in here}
     came = post.ask("deploy", asked, ledger, round_=round_, wait_s=wait_s)
+    ledger.told(came.parcels)
     missing = {owner: UNREACHED for owner in wanted if owner not in here}
     missing |= {owner: f"it did not answer within {wait_s:g} s" for owner in asked if owner not in came.parcels}
     missing |= {**came.refused, **came.failed}

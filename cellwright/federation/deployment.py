@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from cellwright.federation import messages
 from cellwright.federation.contract import Parcel, Task, Value
+from cellwright.federation.costs import Costs
 from cellwright.federation.crew import Crew, Rebuild, views
 from cellwright.federation.gathering import Gatherer
 from cellwright.federation.ledger import Ledger
@@ -25,13 +26,16 @@ class Deployment:
     progress: Progress
     rebuild: Rebuild
     wait_s: float
+    costs: Costs = field(default_factory=Costs)
     answers: dict[str, Parcel] = field(default_factory=dict)  # what each node said
     regions: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of each edge, as it was last told
 
     def deploy(self, nodes: Sequence[str]) -> None:
         """Send the task, and each node's part of the topology; who cannot take it takes no part."""
         parcels, post = self._parcels(nodes), self.gatherer.post
-        came = post.ask("deploy", parcels, Ledger(), round_=self.progress.round, wait_s=self.wait_s)
+        with self.costs.messages("deployment") as ledger:
+            came = post.ask("deploy", parcels, ledger, round_=self.progress.round, wait_s=self.wait_s)
+            ledger.told(came.parcels)
         self.answers |= came.parcels
         self.regions |= {node: owners for node, owners in self.crew.topology.regions.items() if node in came.parcels}
         for node, parcel in came.parcels.items():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cellwright.federation.contract import Evaluation, Reply, Source, Update, Usage
+from cellwright.federation import messages
+from cellwright.federation.contract import Evaluation, Parcel, Reply, Source, Update, Usage
 from cellwright.federation.results import OwnerRound
 
 Fate = Literal["counted", "late", "refused", "lost", "empty", "evaluated"]
@@ -58,6 +59,12 @@ class Ledger:
             entry = self.of(reply.node)
             entry.down_bytes += reply.sent_bytes
             entry.up_bytes += reply.received_bytes
+
+    def told(self, answers: Mapping[str, Parcel]) -> None:
+        """What answers to other messages than updates and judgements say they took."""
+        for owner, parcel in answers.items():
+            if (usage := messages.told_usage(parcel)) is not None:
+                self.of(owner).spend(usage)
 
     def counted(self, update: Update, seconds: float) -> None:
         """An update that goes into the aggregate."""

@@ -158,6 +158,14 @@ def usage_values(usage: Usage) -> dict[str, Value]:
     return {f"usage/{name}": value for name, value in vars(usage).items() if value is not None}
 
 
+def told_usage(parcel: Parcel) -> Usage | None:
+    """What an answer to any kind of message says it took; None: it says nothing, or nothing that can be read."""
+    try:
+        return usage_of(parcel.values)
+    except _UNREADABLE:
+        return None
+
+
 def usage_of(values: Mapping[str, Any]) -> Usage:
     """The usage that a reply's values tell."""
     energy, carbon = values.get("usage/energy_j"), values.get("usage/co2_g")

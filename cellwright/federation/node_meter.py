@@ -15,7 +15,7 @@ from functools import lru_cache
 from cellwright.federation.contract import Usage
 from cellwright.params import Energy
 
-_J_PER_KWH = 3.6e6
+J_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class NodeMeter:
     def mark(self) -> Mark:
         """Now. The first one in a process that models energy finds its power before, which takes about a second."""
         if self._energy is not None:
-            _power(self._energy)
+            power(self._energy)
         whole = threading.current_thread() is threading.main_thread()  # as training/loop.py counts
         return Mark(time.monotonic(), _cpu_s(whole), whole)
 
@@ -45,9 +45,9 @@ class NodeMeter:
         seconds, cpu_s = time.monotonic() - since.at_s, _cpu_s(since.whole) - since.cpu_s
         if self._energy is None:
             return Usage(seconds, cpu_s, None, None)
-        watts, carbon = _power(self._energy)
+        watts, carbon = power(self._energy)
         joules = cpu_s * watts
-        return Usage(seconds, cpu_s, joules, "modelled", joules / _J_PER_KWH * carbon)
+        return Usage(seconds, cpu_s, joules, "modelled", joules / J_PER_KWH * carbon)
 
 
 def _cpu_s(whole: bool) -> float:
@@ -55,7 +55,7 @@ def _cpu_s(whole: bool) -> float:
 
 
 @lru_cache(maxsize=8)
-def _power(energy: Energy) -> tuple[float, float]:
+def power(energy: Energy) -> tuple[float, float]:
     """Watts of a busy core, and grams of CO2 a kWh."""
     from cellwright.energy.profile import co2_g_per_kwh, profile
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ class Post:
         self.channel, self.sender, self.request = channel, sender, request
         self.signer, self.auditor = signer, auditor
         self.sequence = attempt * _PER_ATTEMPT
+        self.auditor_cpu_s = 0.0  # that checking and logging took
 
     def resume(self, attempt: int) -> None:
         """Use sequence numbers above those of any earlier attempt; by the clock (µs), since a training that is begun anew has no
@@ -56,8 +58,9 @@ class Post:
             return {}
         signed = self._signed(kind, parcels)
         if self.auditor is not None:
-            for node, parcel in signed.items():
-                self.auditor.sent(kind, node, parcel, round_=round_)
+            with self._audited():
+                for node, parcel in signed.items():
+                    self.auditor.sent(kind, node, parcel, round_=round_)
         return self.channel.send(kind, signed)
 
     def fetch(self, tickets: Mapping[str, str], *, until: float, least: int | None = None) -> dict[str, Reply]:
@@ -72,9 +75,10 @@ class Post:
             failed={n: (r.error or "it sent nothing")[:_LONGEST_REASON] for n, r in replies.items() if r.parcel is None}
         )
         if self.auditor is not None:
-            for node, why in answers.failed.items():
-                self.auditor.lost(node, kind=kind, reason=why)
-            verdicts = self.auditor.check_round(kind, came, round_=round_)
+            with self._audited():
+                for node, why in answers.failed.items():
+                    self.auditor.lost(node, kind=kind, reason=why)
+                verdicts = self.auditor.check_round(kind, came, round_=round_)
             answers.refused = {n: verdict.reason[:_LONGEST_REASON] for n, verdict in verdicts.items() if not verdict.accepted}
         answers.parcels = {node: parcel for node, parcel in came.items() if node not in answers.refused}
         answers.seconds = {node: replies[node].seconds for node in answers.parcels}
@@ -83,8 +87,9 @@ class Post:
     def late(self, kind: str, nodes: Iterable[str]) -> None:
         """Tell the auditor who did not answer in time."""
         if self.auditor is not None:
-            for node in nodes:
-                self.auditor.late(node, kind=kind)
+            with self._audited():
+                for node in nodes:
+                    self.auditor.late(node, kind=kind)
 
     def ask(self, kind: str, parcels: Mapping[str, Parcel], ledger: Ledger, *, round_: int, wait_s: float) -> Answers:
         """Send, and wait for all that answer in time."""
@@ -92,6 +97,15 @@ class Post:
         answers = self.opened(kind, self.fetch(tickets, until=self.channel.now() + wait_s), ledger, round_=round_)
         self.late(kind, sorted(set(tickets) - {*answers.parcels, *answers.refused, *answers.failed}))
         return answers
+
+    @contextmanager
+    def _audited(self) -> Iterator[None]:
+        """What is done here is the auditor's work."""
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            self.auditor_cpu_s += time.thread_time() - began
 
     def _signed(self, kind: str, parcels: Mapping[str, Parcel]) -> Mapping[str, Parcel]:
         if self.signer is None:

@@ -75,6 +75,30 @@ class OwnerResult(Result):
     down_bytes: int = 0
 
 
+class Part(Result):
+    """What one part of a federation took, with all its messages. Energies of coordinator and auditor: CPU-seconds × watts of a core."""
+
+    name: Literal["deployment", "training", "contribution", "test"]
+    wall_s: float  # at the coordinator
+    up_bytes: int  # from the owners, exact
+    down_bytes: int
+    owners_cpu_s: float
+    owners_energy_j: float | None = None
+    owners_energy_source: Literal["measured", "modelled", "constant"] | None = None
+    coordinator_cpu_s: float
+    coordinator_energy_j: float | None = None
+    auditor_cpu_s: float
+    auditor_energy_j: float | None = None
+    energy_source: Literal["measured", "modelled", "constant"] | None = None  # of coordinator and auditor
+    co2_g: float | None = None  # of all three
+
+    @property
+    def energy_j(self) -> float | None:
+        """Of owners, coordinator and auditor, as far as it is known; None: nothing is."""
+        known = [j for j in (self.owners_energy_j, self.coordinator_energy_j, self.auditor_energy_j) if j is not None]
+        return sum(known) if known else None
+
+
 class Federated(Result):
     """A whole federation: `federation.json`."""
 
@@ -98,14 +122,36 @@ class Federated(Result):
     delta: float | None = None
     epsilon_unit: str = ""
     compression: str
-    up_bytes: int
+    up_bytes: int  # of the rounds; of everything: `parts`
     down_bytes: int
-    seconds: float  # on the channel's clock
-    wall_s: float
-    energy: EnergyReading | None
+    seconds: float  # of the rounds, on the channel's clock
+    wall_s: float  # of everything
+    energy: EnergyReading | None  # of the owners, in the rounds; of everything: `parts`
+    parts: tuple[Part, ...] = ()
     topology: dict[str, Any]  # management.records.Topology, the last one
     topologies: int  # versions of it there were
     audit_log: str | None  # file name beside this one
     audit_head: str | None  # hash of its last record
     data: DataVersion
     explanation: tuple[str, ...] = ()  # why this rule, these hyper-parameters, these nodes
+
+    def part(self, name: str) -> Part | None:
+        """What one part took; None: a result that did not tell parts apart yet."""
+        return next((part for part in self.parts if part.name == name), None)
+
+    @property
+    def train_s(self) -> float:
+        """Seconds of the rounds at the coordinator; of an older result, of everything."""
+        training = self.part("training")
+        return self.wall_s if training is None else training.wall_s
+
+    @property
+    def everything_bytes(self) -> tuple[int, int] | None:
+        """(from the owners, to the owners) of all messages; None: an older result."""
+        return (sum(p.up_bytes for p in self.parts), sum(p.down_bytes for p in self.parts)) if self.parts else None
+
+    @property
+    def everything_j(self) -> float | None:
+        """Energy of all parts and roles, as far as it is known; None: nothing is."""
+        known = [p.energy_j for p in self.parts if p.energy_j is not None]
+        return sum(known) if known else None

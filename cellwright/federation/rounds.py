@@ -11,6 +11,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from cellwright.errors import FederationError
 from cellwright.federation.contract import Arrays, Evaluation, Local, NodeState, Parcel
+from cellwright.federation.costs import Spent
 from cellwright.federation.management.records import Topology
 from cellwright.federation.quality.incentive import Contribution
 from cellwright.federation.results import Round
@@ -126,4 +127,5 @@ class Outcome:
     lost: Mapping[str, str] = field(default_factory=dict)  # nodes that are gone, or were dropped, and why
     deployed: Mapping[str, Parcel] = field(default_factory=dict)  # what each node answered to "deploy"
     contributions: Mapping[str, Contribution] = field(default_factory=dict)  # of each owner; empty: not measured
+    spent: Mapping[str, Spent] = field(default_factory=dict)  # what each part took, by its name (costs.py)
     uncovered: Mapping[str, str] = field(default_factory=dict)  # owners whose scaler is not known, and why (covering.py)

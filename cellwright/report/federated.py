@@ -5,11 +5,12 @@ It also stands alone, for a federation whose owners end with models of their own
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellwright.federation.results import Federated
+from cellwright.federation.results import Federated, Part
 from cellwright.report.chart_federation import by_round, histories, rebuilt
 from cellwright.report.chart_owners import MOST_NAMED, by_owner
 from cellwright.report.federated_owners import OwnerTable, owner_table
@@ -160,16 +161,51 @@ def _facts(found: Federation) -> list[Fact]:
         Fact("Rounds", f"{result.rounds:,}: {_ended(result)}"),
         Fact("Privacy", privacy),
         Fact("Compression", result.compression),
-        Fact("On the wire", _ways(result), f"{result.up_bytes:,} B up, {result.down_bytes:,} B down"),
+        Fact("Bytes of rounds", _ways(result), f"{result.up_bytes:,} B up, {result.down_bytes:,} B down"),
+        *_everything(result),
         Fact(
             "Time",
             f"{quantity(result.seconds, 's')} of rounds by the nodes' clock, {quantity(result.wall_s, 's')} of this machine",
         ),
+        *([Fact("Time by part", _by_part(result, lambda p: quantity(p.wall_s, "s")))] if result.parts else []),
         Fact("Energy", _energy(result)),
+        *_energy_of_everything(result),
         Fact("Topology", _topology(found)),
     ]
     log = [Fact("Audit log", result.audit_log)] if result.audit_log else [Fact("Audit log", "none was kept")]
     return [*facts, *log, *([Fact("Its head", result.audit_head, code=True)] if result.audit_head else [])]
+
+
+def _everything(result: Federated) -> list[Fact]:
+    """Bytes of all messages; none of an older result."""
+    carried = result.everything_bytes
+    if carried is None:
+        return []
+    ways = f"{quantity(carried[0], 'B')} up, {quantity(carried[1], 'B')} down"
+    parts = _by_part(result, lambda p: quantity(p.up_bytes + p.down_bytes, "B"))
+    return [Fact("Bytes of everything", f"{ways} ({parts})", f"{carried[0]:,} B up, {carried[1]:,} B down")]
+
+
+def _energy_of_everything(result: Federated) -> list[Fact]:
+    """Energy by role, of all parts, with the source of each."""
+    roles = {
+        "owners": [(p.owners_energy_j, p.owners_energy_source) for p in result.parts],
+        "coordinator": [(p.coordinator_energy_j, p.energy_source) for p in result.parts],
+        "auditor": [(p.auditor_energy_j, p.energy_source) for p in result.parts],
+    }
+    told = []
+    for role, readings in roles.items():
+        known = [joules for joules, _ in readings if joules is not None]
+        sources = sorted({source for joules, source in readings if joules is not None and source})
+        told += [f"{role} {quantity(sum(known), 'J')} ({', '.join(sources)})"] if known else []
+    if not told:
+        return []
+    parts = _by_part(result, lambda p: quantity(p.energy_j, "J"))
+    return [Fact("Energy of everything", f"{', '.join(told)}; {parts}")]
+
+
+def _by_part(result: Federated, figure: Callable[[Part], str]) -> str:
+    return ", ".join(f"{part.name} {figure(part)}" for part in result.parts)
 
 
 _RUNTIMES = {"local": "local, owners as nodes of one process", "deployed": "deployed, owners as SuperNodes of a SuperLink"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cellwright.errors import FederationError, ParamsError
 from cellwright.files import write_text
 from cellwright.params import Federation, Params
-from cellwright.results import Trained
+from cellwright.results import EnergyReading, Reading, Trained
 from cellwright.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -212,15 +212,40 @@ def _record(
         epochs=found.rounds,
         windows=sum(o.examples for o in found.owners),
         parameters=sum(p.numel() for p in forecaster.network.parameters()),
-        train_s=found.wall_s,
-        cpu_s=sum(o.cpu_s for o in found.owners),
+        train_s=found.train_s,
+        cpu_s=sum(o.cpu_s for o in found.owners) + _coordination_s(found),
         peak_memory_bytes=None,
-        energy=found.energy,
+        energy=_energy(found),
         validation_loss=min(losses) if losses else None,
         warm_start=warm_start.name if warm_start else None,
         resumed=0,
         data=found.data,
         notes=_notes(found),
+    )
+
+
+def _coordination_s(found: Federated) -> float:
+    """CPU-seconds of coordinator and auditor in the rounds."""
+    training = found.part("training")
+    return training.coordinator_cpu_s + training.auditor_cpu_s if training else 0.0
+
+
+def _energy(found: Federated) -> EnergyReading | None:
+    """Of the rounds: owners, coordinator and auditor. None: the owners tell nothing."""
+    owners, training = found.energy, found.part("training")
+    if owners is None or training is None:
+        return owners
+    added = (training.coordinator_energy_j or 0.0) + (training.auditor_energy_j or 0.0)
+    sources = {owners.cpu.source, training.energy_source}
+    source: Any = next((s for s in ("constant", "modelled", "measured") if s in sources), None)
+    return owners.model_copy(
+        update={
+            "cpu": Reading(energy_j=(owners.cpu.energy_j or 0.0) + added, source=source),
+            "duration_s": found.train_s,
+            "cpu_s": owners.cpu_s + _coordination_s(found),
+            "co2_g": training.co2_g,
+            "meter": f"{owners.meter}; coordinator and auditor likewise",
+        }
     )
 
 

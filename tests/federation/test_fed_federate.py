@@ -76,6 +76,25 @@ def test_what_each_owner_did_is_counted(finished):
     assert sum(o.reward for o in found.owners) <= params_pot(finished) + 1e-9
 
 
+def test_what_is_not_training_is_counted_apart(finished):
+    """Deployment, contribution and test send messages of their own; the leaderboard's time is that of the rounds alone."""
+    _, ws, trained = finished
+    found = Federated.read(ws.candidate(KEY) / federate.RESULT)
+    parts = {part.name: part for part in found.parts}
+    assert list(parts) == ["deployment", "training", "contribution", "test"]
+    assert (parts["training"].up_bytes, parts["training"].down_bytes) == (found.up_bytes, found.down_bytes)
+    assert all(part.up_bytes > 0 and part.down_bytes > 0 and part.wall_s > 0 for part in found.parts)
+    assert found.everything_bytes == (sum(p.up_bytes for p in found.parts), sum(p.down_bytes for p in found.parts))
+    assert sum(p.wall_s for p in found.parts) <= found.wall_s
+    assert trained.train_s == parts["training"].wall_s < found.wall_s
+    training = parts["training"]
+    assert training.owners_energy_j == pytest.approx(found.energy.energy_j)
+    assert training.auditor_energy_j > 0  # every message was checked
+    assert trained.energy.energy_j == pytest.approx(training.energy_j)
+    assert found.everything_j == pytest.approx(sum(p.energy_j for p in found.parts))
+    assert {p.energy_source for p in found.parts} == {"modelled"}
+
+
 def params_pot(finished) -> float:
     return finished[0].federation.reward_pot
 
