@@ -13,6 +13,7 @@ from cellwright.federation.rounds import Outcome
 
 if TYPE_CHECKING:
     from cellwright.federation.federate import Bed, Watch
+    from cellwright.federation.runtimes.auditing import Seat
     from cellwright.federation.runtimes.jobs import Job
 
 _WORD_S = 60.0  # longest a coordinator of another process waits for the FMLMS's word
@@ -44,7 +45,7 @@ def in_this_process(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path,
         for owner in owners
     }
     nodes = {owner: DataOwner(owner, bed.panels[owner], kit) for owner, kit in kits.items()}
-    given = {"keys": keys, "signing": str(path)} if signed else {}
+    given = {"keys": keys, "signing": str(path), "auditor": _seat(bed, made, watch)} if signed else {}
     write_job(folder, job.model_copy(update=given), first)
     channel = open_channel(
         nodes,
@@ -103,6 +104,23 @@ def on_superlink(bed: Bed, made: Plan, job: Job, first: Arrays, folder: Path, wa
     deployed.run(files, f.address, folder, request=job.task.request, seconds=seconds, on_look=look)
     watch.looked()
     return read_outcome(folder)
+
+
+def _seat(bed: Bed, made: Plan, watch: Watch) -> Seat | None:
+    """The auditor's node, where the file of nodes has one and the topology names it; else the coordinator's process audits."""
+    from cellwright.federation.runtimes.auditing import Seat
+    from cellwright.federation.runtimes.servers import signing_key
+
+    node = next((n for n in bed.fleet.nodes if n.name == made.topology.auditor), None)
+    if bed.params.federation.nodes is None or node is None:
+        return None
+    home = bed.ws.federation / "auditors" / node.name
+    folder = home / made.request
+    own = signing_key(home / "signing.pem")
+    watch.told(f"auditor {node.name} is a node of its own; its log: {folder / 'audit.jsonl'}, its key: {own.public}")
+    return Seat(
+        name=node.name, folder=str(folder), signing=str(home / "signing.pem"), public_key=node.public_key or own.public
+    )
 
 
 def _links(bed: Bed, topology: Topology) -> dict[str, Link]:

@@ -27,6 +27,9 @@ def verify(
     log: Log,
     key: Annotated[str | None, typer.Option(help="Public key that must have signed the log: hex, or a file in PEM.")] = None,
     head: Annotated[str | None, typer.Option(help="Hash that a record must have (audit_head of federation.json).")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="The auditor's own log, which must say the same of every message.", metavar="LOG")
+    ] = None,
     closed: Annotated[
         bool, typer.Option("--closed", help="The training has ended: the log must be complete, and signed as such.")
     ] = False,
@@ -36,9 +39,12 @@ def verify(
     from dataclasses import asdict
 
     from cellwright.federation.audit.chain import verify_log
+    from cellwright.federation.audit.comparing import compared
 
     log = _found(log)
     found = verify_log(log, None if key is None else _public(key), head=head, closed=closed)
+    if against is not None and found.ok:
+        found = compared(found, log, against)
     if as_json:
         show(asdict(found), as_json)
     else:

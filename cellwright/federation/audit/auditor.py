@@ -101,10 +101,14 @@ class Auditor:
 
     def sent(self, kind: str, node: str, parcel: Parcel, *, round_: int) -> None:
         """Log a message of the coordinator."""
-        self._enter(round_)
         if self._told is None or self._told[0] is not parcel:  # most often the same one goes to many
             self._told = (parcel, parcel.digest().hex())
-        self._write(Record(kind, node, round_, self._told[1], "sent"))
+        self.sent_as(kind, node, self._told[1], round_=round_)
+
+    def sent_as(self, kind: str, node: str, digest: str, *, round_: int) -> None:
+        """The same, where its digest is all that is known."""
+        self._enter(round_)
+        self._write(Record(kind, node, round_, digest, "sent"))
 
     def reliability(self, node: str) -> float:
         """Share of the node's messages that were in order and in time, 0 … 1, ageing; 1 for one that never spoke."""

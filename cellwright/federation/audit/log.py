@@ -40,7 +40,7 @@ class AuditLog:
         self.records, self.head = found.records, found.head  # written so far; hash of the last
 
     @classmethod
-    def open(cls, path: Path, signer: Signer | None = None) -> AuditLog:
+    def open(cls, path: Path, signer: Signer | None = None) -> Self:
         """Begin a log, or go on with one, under the same key. A last line torn by a kill is taken out; a note says what it held.
 
         Raises:
