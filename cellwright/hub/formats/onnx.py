@@ -81,7 +81,7 @@ def _refuse_external(field: Found) -> None:
 
 def _check_by_onnx(path: Path) -> None:
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         onnx.checker.check_model(onnx.load_from_string(path.read_bytes()))

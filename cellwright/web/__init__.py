@@ -1,0 +1,1 @@
+"""What the FastAPI services share: errors as problem details, bounded bodies, and how they are run."""
