@@ -17,6 +17,8 @@ FAMILIES = [
     "models",
     "cellwright.kpis",
     "cellwright.data.readers",
+    "cellwright.delta.formats",
+    "cellwright.delta.modes",
     "cellwright.federation.aggregation",
     "cellwright.federation.compression",
     "cellwright.federation.privacy",

@@ -45,9 +45,10 @@ class Streams:
     def write(self, name: str, content: bytes | memoryview, *, window_log: int = WINDOW_LOG) -> None:
         """Append to a compressed stream."""
         if name not in self._open:
+            effort = 1 if window_log == PLANE_WINDOW_LOG and self._level < 19 else self._level  # matches in noise cost, not save
             least = max(10, min(window_log, self._bytes.bit_length()))  # small tables for small files
             chosen = zstandard.ZstdCompressionParameters.from_level(
-                self._level, source_size=min(self._bytes, 1 << window_log), window_log=least, write_content_size=0
+                effort, source_size=min(self._bytes, 1 << window_log), window_log=least, write_content_size=0
             )
             packer = zstandard.ZstdCompressor(compression_params=chosen)
             self._open[name] = self._stack.enter_context(packer.stream_writer(self._file(name)))
