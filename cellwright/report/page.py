@@ -19,7 +19,7 @@ from cellwright.report.chart_importance import importance
 from cellwright.report.chart_lines import error_by_step, is_far, training_curves
 from cellwright.report.chart_sites import error_by_site
 from cellwright.report.forecasts import Picture
-from cellwright.report.kinds import KindView
+from cellwright.report.kinds_parts import KindView
 from cellwright.report.palette import CHAMPION, INK, RIDGE, looks
 from cellwright.report.record import Record
 from cellwright.report.style import figure
