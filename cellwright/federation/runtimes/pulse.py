@@ -1,11 +1,11 @@
 """One coordinator a job: a lock in the job's folder that its process holds while it works, and which ends with it, however it ends.
 
-Flower misses a ServerApp whose process was killed after a minute; whoever submitted the job sees it by this lock within seconds.
+Flower misses a ServerApp whose process was killed after a minute. Whoever submitted the job sees it at once: the lock is free, and the
+mark that a coordinator leaves when it ends by itself, well or not, is missing.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +14,8 @@ from filelock import FileLock, Timeout
 
 from cellwright.errors import FederationError
 
-LOCK = "coordinator.lock"
+LOCK, ENDED = "coordinator.lock", "coordinator.ended"
 _WAIT_S = 30.0  # for a forerunner that is ending
-_GRACE_S = 15.0  # from the end of the work until Flower says how the run ended
 
 
 @contextmanager
@@ -33,9 +32,12 @@ def alone(folder: Path, *, wait_s: float = _WAIT_S) -> Iterator[None]:
         raise FederationError(
             f"another coordinator works on the job in {folder}; wait until it has ended, or stop the process that holds {lock.lock_file}"
         ) from None
+    mark = folder / ENDED
+    mark.unlink(missing_ok=True)
     try:
         yield
     finally:
+        mark.touch()
         lock.release()
 
 
@@ -53,23 +55,18 @@ def held(folder: Path) -> bool:
 class Pulse:
     """Watches over the coordinator of one run."""
 
-    def __init__(self, folder: Path, *, grace_s: float = _GRACE_S) -> None:
-        self._folder, self._grace_s = folder, grace_s
-        self._lived, self._quiet_since = False, 0.0
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._lived = folder, False
 
     def look(self) -> None:
         """To be asked every now and then while the run goes on.
 
         Raises:
-            FederationError: the coordinator worked, and its process is gone.
+            FederationError: the coordinator worked, and its process was killed.
         """
         if held(self._folder):
-            self._lived, self._quiet_since = True, 0.0
-            return
-        if not self._lived:
-            return
-        self._quiet_since = self._quiet_since or time.monotonic()
-        if time.monotonic() - self._quiet_since > self._grace_s:
+            self._lived = True
+        elif self._lived and not (self._folder / ENDED).is_file():
             raise FederationError(
                 "the coordinator's process has ended without saying why (was it killed?); what was done is kept: the same command "
                 "goes on from the round it was in"
