@@ -15,11 +15,12 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from cellwright.capacity.area import area_of
 from cellwright.errors import ParamsError
-from cellwright.params import Count, Positive, Section, Share
+from cellwright.params import Count, Section, Share
 
 Lever = Literal["device_cache", "delta", "staggering", "multicast", "quantisation"]
 LEVERS: tuple[Lever, ...] = get_args(Lever)
-NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 MAX_MODELS = 100_000
 _KINDS = {"catalogue.size": "fixed, listed or log_uniform", "arrivals": "at_once, poisson, diurnal or burst"}
 MAX_FILE_BYTES = 16 * 1024**2

@@ -58,20 +58,34 @@ class Demand:
     def peak_bit_s(self, confidence: float, count: float | None = None) -> float:
         """Unicast rate that is, with this probability, never exceeded where each transfer takes the whole deadline.
 
-        A request occupies bits / deadline for the deadline, so the sum over the requests of the last deadline counts: mean
-        and variance are exact (M_t/G/infinity with constant service), the quantile is a normal's. `count`: requests, where
-        not all are meant.
+        A request occupies bits / deadline for the deadline, so the sum over the requests of the last deadline counts. Its
+        first three moments are exact (M_t/G/infinity with constant service); the quantile is a normal's, corrected for skew
+        (Cornish-Fisher), at a level that holds in all of the time. `count`: requests, where not all are meant.
         """
         count = self.requests if count is None else count
         within = self.timing.busiest_share(self.deadline_s)
-        first, second = float(self.bits @ self.share), float(self.bits**2 @ self.share)
-        variance = count * (within * second - (within**2 * first**2 if self.timing.fixed else 0.0))
-        windows = 1 + self.timing.span_s / self.deadline_s
-        z = NormalDist().inv_cdf(confidence ** (1 / windows))
-        peak = count * within * first + z * math.sqrt(max(variance, 0.0))
-        if self.timing.fixed:  # no more can ask than there are: the normal's tail goes beyond where they are few
+        first, second, third = (within * float(self.bits**power @ self.share) for power in (1, 2, 3))
+        if self.timing.fixed:
+            second, third = second - first**2, third - 3 * first * second + 2 * first**3
+        mean, spread = count * first, math.sqrt(max(count * second, 0.0))
+        if spread <= 1e-9 * mean:
+            return mean / self.deadline_s
+        z = self._z(confidence, count * within * self.unicast)
+        skew = count * third / spread**3
+        peak = mean + spread * (z + (z * z - 1) * skew / 6)
+        if self.timing.fixed:  # no more can ask than there are: the tail goes beyond where they are few
             peak = min(peak, count * float(self.bits.max(initial=0.0)))
         return peak / self.deadline_s
+
+    def _z(self, confidence: float, present: float) -> float:
+        """Standard deviations that a window must not exceed so that none does.
+
+        With `present` requests in a window, the sliding sum comes near its peak about z sqrt(present) times as often as windows
+        laid end to end do (upcrossings of a Poisson count).
+        """
+        ends = self.timing.span_s / self.deadline_s
+        z = NormalDist().inv_cdf(confidence ** (1 / (1 + ends)))
+        return NormalDist().inv_cdf(confidence ** (1 / (1 + ends * max(1.0, z * math.sqrt(present)))))
 
     def units_needed(self, confidence: float, unit_bit_s: float) -> int | None:
         """Fewest equal servers, each with its part of the requests, whose peak fits into `unit_bit_s`.

@@ -6,6 +6,9 @@ Bits are attained at the same rate by all who are on the link, `r = min(cap, cap
 
 from __future__ import annotations
 
+import heapq
+import math
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,13 +50,25 @@ def share_in_time(pool: Pool, deadline_s: float) -> float:
 
 
 def _at_once(pool: Pool, deadline_s: float) -> float:
-    """Exact for fixed shares: the smallest end first, and the rate of the others rises."""
-    order = np.argsort(pool.bits)
-    steps = np.diff(pool.bits[order], prepend=0.0)
-    present = pool.requests * np.cumsum(pool.share[order][::-1])[::-1]
-    ends = np.cumsum(steps * np.maximum(1 / pool.cap_bit_s, np.maximum(present, 1.0) / pool.capacity_bit_s))
-    done = ends + pool.wait_s[order] <= deadline_s * (1 + 1e-9)
-    return float(pool.share[order] @ done)
+    """Exact for fixed shares: each kind begins when its wait is over, the smallest end first, the rate of the others rises."""
+    starts = deque(sorted(zip(pool.wait_s.tolist(), pool.bits.tolist(), pool.share.tolist(), strict=True)))
+    ends: list[tuple[float, float]] = []  # (attained service at the end, share)
+    now, clock, present, met = 0.0, 0.0, 0.0, 0.0
+    while starts or ends:
+        rate = min(pool.cap_bit_s, pool.capacity_bit_s / max(present * pool.requests, 1.0))
+        end = now + (ends[0][0] - clock) / rate if ends else math.inf
+        begins = bool(starts) and starts[0][0] <= end
+        clock, now = clock + rate * ((starts[0][0] if begins else end) - now), starts[0][0] if begins else end
+        if now > deadline_s * (1 + 1e-9):
+            break
+        if begins:
+            _, bits, share = starts.popleft()
+            heapq.heappush(ends, (clock + bits, share))
+            present += share
+        else:
+            clock, share = heapq.heappop(ends)
+            present, met = present - share, met + share
+    return met
 
 
 def _over_time(pool: Pool, deadline_s: float) -> float:

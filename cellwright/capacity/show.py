@@ -35,7 +35,12 @@ def _compared(beside: Comparison) -> dict[str, Any]:
     return {
         "requests": done.requests,
         "edges": done.edges,
-        "formula": {"in_time": beside.in_time, "peak_bit_s": beside.peak_bit_s, "hit_rate": beside.hit_rate},
+        "formula": {
+            "in_time": beside.in_time,
+            "peak_bit_s": beside.peak_bit_s,
+            "peak_bound_bit_s": beside.bound_bit_s,
+            "hit_rate": beside.hit_rate,
+        },
         "simulated": {"in_time": done.in_time, "peak_bit_s": done.peak_bit_s, "hit_rate": done.hit_rate},
         "busiest_link_bit_s": done.busiest_link_bit_s,
         "duration_s": {f"p{100 * level:g}": done.quantile_s(level) for level in _QUANTILES},
@@ -125,6 +130,7 @@ def _simulation(beside: Comparison) -> Any:
         table.add_column(name, justify="left" if name == "what" else "right")
     table.add_row("served in time", f"{beside.in_time:.1%}", f"{done.in_time:.1%}")
     table.add_row("peak rate asked for", rate(beside.peak_bit_s), rate(done.peak_bit_s))
+    table.add_row("… that the plan counts with", rate(beside.bound_bit_s), "")
     table.add_row("hit rate of the caches", f"{beside.hit_rate:.1%}", f"{done.hit_rate:.1%}")
     table.add_row("busiest link", "", rate(done.busiest_link_bit_s))
     for level in _QUANTILES:
