@@ -264,11 +264,13 @@ def main() -> None:
         within(*given.one)
         return
     begun = time.perf_counter()
+    out = given.out or ROOT / "benchmarks" / "results" / f"{datetime.now(UTC):%Y-%m-%d}-delta.md"
+    costs = []
     with tempfile.TemporaryDirectory() as name:
-        costs = list(measured(Path(name), given))
-    text = page(costs, time.perf_counter() - begun)
-    (given.out or ROOT / "benchmarks" / "results" / f"{datetime.now(UTC):%Y-%m-%d}-delta.md").write_text(text)
-    say(text)
+        for found in measured(Path(name), given):  # the page grows with them: what is measured is not lost
+            costs.append(found)
+            out.write_text(page(costs, time.perf_counter() - begun))
+    say(out.read_text())
 
 
 def measured(folder: Path, given: argparse.Namespace) -> Iterator[Cost]:

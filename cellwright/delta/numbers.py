@@ -5,7 +5,6 @@ neighbouring floats are neighbouring integers; the difference counts how many fl
 ULP). That is a quantised difference, with the step that the format itself has at that value, so it leaves no remainder: what a coarser
 step would leave over are the low bytes here, and they are carried too.
 `int`: integers (and quantised weights): their difference.
-`xor`: bits that are different; less than `ulp` where weights cross zero, where half of all floats lie in between.
 `plain`: no base; the bytes sorted alone make exponents compressible.
 
 Differences are taken modulo 2^bits, folded so that small ones of either sign are small (0, -1, 1, -2, ...), and byte k of each goes to
@@ -24,7 +23,7 @@ from cellwright.delta.modes._contract import Sink
 from cellwright.delta.streams import PLANE_WINDOW_LOG, Sources, Streams
 from cellwright.errors import DeltaError
 
-_WIDTHS = {"ulp": (2, 4, 8), "int": (1, 2, 4, 8), "xor": (1, 2, 4, 8), "plain": (2, 4, 8)}
+_WIDTHS = {"ulp": (2, 4, 8), "int": (1, 2, 4, 8), "plain": (2, 4, 8)}
 CODINGS = tuple(f"{kind}{width}" for kind, widths in _WIDTHS.items() for width in widths)
 
 
@@ -43,9 +42,7 @@ class Coding:
     def encode(self, target: np.ndarray, base: np.ndarray | None) -> np.ndarray:
         """(numbers,) unsigned of both to (width, numbers) uint8, most significant plane last."""
         found = target
-        if self.kind == "xor":
-            found = target ^ base
-        elif self.kind == "ulp" and base is not None:
+        if self.kind == "ulp" and base is not None:
             found = _folded(_ordered(target) - _ordered(base))
         elif self.kind == "int" and base is not None:
             found = _folded(target - base)
@@ -54,9 +51,7 @@ class Coding:
     def decode(self, planes: np.ndarray, base: np.ndarray | None) -> np.ndarray:
         """The inverse of `encode`: (numbers,) unsigned."""
         found = np.ascontiguousarray(planes.T).view(f"<u{self.width}").reshape(-1)
-        if self.kind == "xor":
-            found = found ^ base
-        elif self.kind == "ulp" and base is not None:
+        if self.kind == "ulp" and base is not None:
             found = _unordered(_unfolded(found) + _ordered(base))
         elif self.kind == "int" and base is not None:
             found = _unfolded(found) + base

@@ -88,7 +88,6 @@ def test_copies_of_repeated_content_stay_apart(tmp_path):
         ("int1", np.int8(-3), np.int8(-5), 3),
         ("int1", np.int8(127), np.int8(-128), 2),  # modulo 256 they are neighbours
         ("int8", np.int64(10), np.int64(0), 19),
-        ("xor4", np.uint32(0b1100), np.uint32(0b1010), 0b0110),
     ],
 )
 def test_differences_by_hand(code, base, target, number):

@@ -114,7 +114,7 @@ def _best(base: Binary, target: Binary, pair: Pair, low: int, high: int) -> tupl
     old = None if pair.base is None else _sampled(base, pair.base + low - t.start, pair.base + high - t.start, t.width)
     codes = [f"plain{t.width}"] if t.width > 1 else []
     if old is not None:
-        codes += [f"{'ulp' if t.floating else 'int'}{t.width}", f"xor{t.width}"]
+        codes.append(f"{'ulp' if t.floating else 'int'}{t.width}")
     sizes = {code: entropy_bytes(coding(code).encode(new, old if coding(code).based else None)) / new.nbytes for code in codes}
     raw = entropy_bytes(new.view(np.uint8)[None]) / new.nbytes
     best = min(sizes, key=lambda code: (sizes[code], code), default="new")
