@@ -270,6 +270,10 @@ class Federation(Section):
         25, description="orders in which owners join, a round, for the Shapley values; as many as owners let each be first"
     )
     contribution_owners: Count = Field(64, description="owners above which it is not measured: each order asks all of them often")
+    storage_key: str | None = Field(
+        None, description="file of the key (64 hex digits, made on first use) that states, checkpoints and outcomes are sealed with"
+    )
+    key_command: tuple[str, ...] = Field((), description="program that prints that key, instead of a file: a key management system")
     reward_pot: Positive = Field(100.0, description="reward given out in all; it raises an owner's rank when the next are chosen")
     compare: bool = Field(True, description="whether `cellwright federate` also trains each owner alone, and all centrally")
     compare_budget_s: Positive = Field(

@@ -20,11 +20,11 @@ import numpy as np
 from cellwright.errors import FederationError
 from cellwright.federation.contract import Arrays, DpSgd, Evaluation, Local, NodeState
 from cellwright.federation.crew import Crew
+from cellwright.federation.data.at_rest import AtRest, tensors
 from cellwright.federation.management.records import Topology
 from cellwright.federation.pacing import Pacing
 from cellwright.federation.progress import Progress
 from cellwright.federation.results import Round
-from cellwright.files import write_bytes
 
 _FORMAT = "cellwright federation 1"
 _LONGEST_RECORD = 1 << 26  # bytes of one round's record, unpacked
@@ -72,9 +72,9 @@ class Saved:
 class Checkpoint:
     """One file. Records of rounds that ended do not change, so each is packed once."""
 
-    def __init__(self, path: Path, identity: str) -> None:
-        """`identity`: of the training; a checkpoint of another one is refused."""
-        self.path = path
+    def __init__(self, path: Path, identity: str, at_rest: AtRest | None = None) -> None:
+        """`identity`: of the training; a checkpoint of another one is refused. `at_rest`: how it lies on the disk; None: open."""
+        self.path, self._at_rest = path, at_rest or AtRest()
         self._identity = sha256(identity.encode()).hexdigest()
         self._packed: list[np.ndarray] = []
 
@@ -91,9 +91,8 @@ class Checkpoint:
         arrays = dict(_arrays(saved))
         arrays |= {_key("record", f"{i:06}"): packed for i, packed in enumerate(self._packed)}
         header = {"format": _FORMAT, "identity": self._identity, "content": json.dumps(_header(saved))}
-        write_bytes(
-            self.path, save({name: _whole(array) for name, array in arrays.items()}, header), mode=0o600
-        )  # owners' own states
+        content = save({name: _whole(array) for name, array in arrays.items()}, header)
+        self._at_rest.write(self.path, content, mode=0o600)  # owners' own states
 
     def load(self) -> Saved | None:
         """What `save` wrote; None: there is none.
@@ -101,21 +100,19 @@ class Checkpoint:
         Raises:
             FederationError: damaged, or of another training.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
         if not self.path.is_file():
             return None
         try:
-            with safe_open(self.path, framework="numpy") as opened:
-                header: dict[str, str] = opened.metadata() or {}
-                if header.get("format") == _FORMAT and header.get("identity") != self._identity:
-                    raise FederationError(
-                        f"{self.path} is the checkpoint of another training (task, rule, owners' settings or privacy differ); "
-                        "use another folder, or delete it to start anew"
-                    )
-                content = json.loads(header["content"])
-                arrays = {tuple(json.loads(name)): opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-            saved = _saved(content, arrays)
+            header, found = tensors(self._at_rest.read(self.path))
+            if header.get("format") == _FORMAT and header.get("identity") != self._identity:
+                raise FederationError(
+                    f"{self.path} is the checkpoint of another training (task, rule, owners' settings or privacy differ); "
+                    "use another folder, or delete it to start anew"
+                )
+            arrays = {tuple(json.loads(name)): array for name, array in found.items()}
+            saved = _saved(json.loads(header["content"]), arrays)
         except (SafetensorError, KeyError, TypeError, ValueError, zlib.error) as error:
             raise FederationError(f"{self.path} is damaged ({type(error).__name__}: {error}); delete it to start anew") from error
         self._packed = [arrays[name] for name in sorted(arrays) if name[0] == "record"]

@@ -306,9 +306,9 @@ def _tell(bed: Bed, made: Plan, outcome: Outcome, found: Federated, published: F
                 made.request, (bed.folder / "forecaster.safetensors").read_bytes(), run=bed.ws.run, reason=outcome.reason
             )
         else:
-            service.deliver(
-                made.request, (bed.folder / JOB / "outcome.safetensors").read_bytes(), run=bed.ws.run, reason=outcome.reason
-            )
+            from cellwright.federation.runtimes.jobs import outcome_bytes
+
+            service.deliver(made.request, outcome_bytes(bed.folder / JOB), run=bed.ws.run, reason=outcome.reason)
 
 
 def history(rounds: Sequence[Round]) -> list[dict[str, float]]:

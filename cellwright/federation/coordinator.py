@@ -43,6 +43,7 @@ from cellwright.federation.sealed_sum import check_rule, sealing
 if TYPE_CHECKING:
     from cellwright.federation.audit.auditor import Auditor
     from cellwright.federation.audit.signing import Signer
+    from cellwright.federation.data.at_rest import AtRest
 
 _SHORT = 3  # rounds in a row with too few updates, after which it is no use to go on
 _FOR_SUMS = ("fedavg", "fedprox", "fedadam", "fedyogi", "personalised")  # named where another rule meets a sealed sum
@@ -71,6 +72,7 @@ class Coordinator:
         between: Callable[[int], Pause | None] | None = None,
         rebuild: Rebuild | None = None,
         observe: Callable[[int, Arrays, Sequence[Update]], None] | None = None,
+        at_rest: AtRest | None = None,
         deploy: Mapping[str, Value] | None = None,
         speeds: Mapping[str, float] | None = None,
         align: Align | None = None,
@@ -88,6 +90,7 @@ class Coordinator:
             align: told what the owners say of their data; returns who does not fit, and why.
             costs: what earlier processes spent; None: nothing.
             covered: owners that do not train, and are asked for their scaler when the training is over (covering.py).
+            at_rest: how the checkpoint lies on the disk; None: open.
             speeds: seconds a training step takes each node, as far as the FMLMS knows; else as the nodes themselves report.
 
         Raises:
@@ -109,7 +112,7 @@ class Coordinator:
         self._gatherer = Gatherer(self._post, rule, codec, self.mechanisms, Pacing.reported(speeds or {}))
         self._first, self._rebuild = topology, rebuild or pruned(topology)
         self._told, self._covered = dict(deploy or {}), tuple(covered)
-        self._keeper = Keeper(checkpoint, task, settings, self._gatherer, self._judge, self.mechanisms)
+        self._keeper = Keeper(checkpoint, task, settings, self._gatherer, self._judge, self.mechanisms, at_rest)
 
     def run(self, initial: Arrays) -> Outcome:
         """Train from these weights, or from where the checkpoint stands, until something ends it.

@@ -192,6 +192,7 @@ def fmlms(bed: Bed) -> Fmlms:
 
 
 def _run(bed: Bed, made: Plan, task: Task, first: Arrays, watch: Watch) -> Outcome:
+    from cellwright.federation.data.at_rest import storage_of
     from cellwright.federation.running import in_this_process, on_superlink
     from cellwright.federation.runtimes.jobs import Job
 
@@ -206,7 +207,8 @@ def _run(bed: Bed, made: Plan, task: Task, first: Arrays, watch: Watch) -> Outco
             "contribution is not measured under central_dp: models of groups of owners would reach the others without its noise"
         )
     clip, others = bed.params.train.gradient_clip, covered(bed, made)
-    job = Job(task=task, federation=settings, gradient_clip=clip, topology=made.topology, covered=others)
+    storage = storage_of(f.storage_key, f.key_command, bed.ws.root)
+    job = Job(task=task, federation=settings, gradient_clip=clip, topology=made.topology, covered=others, storage=storage)
     run = on_superlink if f.runtime == "deployed" else in_this_process
     return run(bed, made, job, first, folder, watch)
 

@@ -11,6 +11,7 @@ from typing import Any
 from cellwright.federation.checkpoint import Checkpoint, Saved, UnderWay
 from cellwright.federation.contract import NodeState, Task
 from cellwright.federation.crew import Crew
+from cellwright.federation.data.at_rest import AtRest
 from cellwright.federation.gathering import Gatherer, Sent
 from cellwright.federation.judging import Judge
 from cellwright.federation.privacy._contract import Mechanism
@@ -22,12 +23,20 @@ class Keeper:
     """Writes the checkpoint after each round; without a path it keeps nothing."""
 
     def __init__(
-        self, path: Path | None, task: Task, settings: Rounds, gatherer: Gatherer, judge: Judge, mechanisms: Sequence[Mechanism]
+        self,
+        path: Path | None,
+        task: Task,
+        settings: Rounds,
+        gatherer: Gatherer,
+        judge: Judge,
+        mechanisms: Sequence[Mechanism],
+        at_rest: AtRest | None = None,
     ) -> None:
+        """`at_rest`: how the file lies on the disk; None: open."""
         self.gatherer, self.judge, self.mechanisms = gatherer, judge, tuple(mechanisms)
         self.auditor, self.channel = gatherer.post.auditor, gatherer.post.channel
         gatherer.remember = path is not None
-        self._file = None if path is None else Checkpoint(path, self._identity(task, settings))
+        self._file = None if path is None else Checkpoint(path, self._identity(task, settings), at_rest)
         self._states: dict[str, NodeState] = {}  # of the nodes, as they were last kept
 
     def load(self) -> Saved | None:

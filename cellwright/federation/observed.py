@@ -16,7 +16,8 @@ import numpy as np
 
 from cellwright.errors import FederationError
 from cellwright.federation.contract import Arrays, Update, Usage
-from cellwright.files import write_bytes, write_text
+from cellwright.federation.data.at_rest import AtRest, tensors
+from cellwright.files import write_text
 
 if TYPE_CHECKING:
     from cellwright.federation.gain import Kept
@@ -27,8 +28,9 @@ _INDEX = "rounds.json"
 class Shelf:
     """A folder of observed rounds."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, at_rest: AtRest | None = None) -> None:
+        """`at_rest`: how the rounds lie on the disk; None: open."""
+        self.folder, self._at_rest = folder, at_rest or AtRest()
 
     def clear(self) -> None:
         """A training that begins has seen nothing."""
@@ -44,7 +46,7 @@ class Shelf:
         """Write the rounds that are new, then the index, then let go of those that are not in it any more."""
         for one in kept:
             if not self._path(one.round).is_file():
-                write_bytes(self._path(one.round), _packed(one))
+                self._at_rest.write(self._path(one.round), _packed(one))
         write_text(self.folder / _INDEX, json.dumps({**index, "rounds": [one.round for one in kept]}))
         for path in self.folder.glob("*.safetensors"):
             if path not in {self._path(one.round) for one in kept}:
@@ -56,7 +58,7 @@ class Shelf:
         Raises:
             FederationError: a file is missing or damaged.
         """
-        return [_unpacked(self._path(number)) for number in self.index().get("rounds", [])]
+        return [_unpacked(self._path(number), self._at_rest) for number in self.index().get("rounds", [])]
 
     def _path(self, round_: int) -> Path:
         return self.folder / f"{round_:06}.safetensors"
@@ -74,16 +76,15 @@ def _packed(one: Kept) -> bytes:
     return save(whole, header)
 
 
-def _unpacked(path: Path) -> Kept:
-    from safetensors import SafetensorError, safe_open
+def _unpacked(path: Path, at_rest: AtRest) -> Kept:
+    from safetensors import SafetensorError
 
     from cellwright.federation.gain import Kept
 
     try:
-        with safe_open(path, framework="numpy") as opened:
-            header: dict[str, str] = opened.metadata()
-            names = json.loads(header["names"])
-            groups = {group: {name: opened.get_tensor(f"{group}/{name}") for name in of} for group, of in names.items()}
+        header, found = tensors(at_rest.read(path))
+        names = json.loads(header["names"])
+        groups = {group: {name: found[f"{group}/{name}"] for name in of} for group, of in names.items()}
         told = json.loads(header["updates"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise FederationError(

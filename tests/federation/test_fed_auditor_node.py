@@ -27,8 +27,11 @@ from cellwright.federation.audit.signing import Signer
 from cellwright.federation.compression import codec
 from cellwright.federation.contract import NodeState, Parcel
 from cellwright.federation.coordinator import Coordinator
+from cellwright.federation.results import Federated
 from cellwright.federation.runtimes.auditing import Seat, auditor_of
 from cellwright.federation.runtimes.local import open_channel
+from cellwright.steps.train import train
+from cellwright.workspace import Workspace
 from flows._cli import audit
 
 CLOUD, WATCH = Signer.generate(), Signer.generate()
@@ -230,3 +233,27 @@ def test_the_nodes_key_must_be_the_one_that_is_registered(tmp_path):
         auditor_of(seat, RULES, None, log, Form(None), signer=None, **given)
     assert type(auditor_of(None, RULES, None, log, Form(None), signer=CLOUD, **given)) is Auditor
     log.close()
+
+
+def test_a_file_of_nodes_that_names_an_auditor_makes_it_a_node(panel, make_params, tmp_path):
+    """From the request to the report: registered with its role and key, in the topology, and with its log beside the coordinator's."""
+    ws = Workspace(tmp_path, "run")
+    panel.save(ws.panel("tiny"))
+    home = ws.federation / "auditors" / "watch"
+    WATCH.save(home / "signing.pem")
+    nodes = [
+        {"name": "cloud", "roles": ["coordinator"], "layer": "cloud", "security": 5},
+        {"name": "watch", "roles": ["auditor"], "layer": "cloud", "security": 5, "public_key": WATCH.public},
+        *({"name": site, "roles": ["data_owner"]} for site in panel.schema.sites),
+    ]
+    (tmp_path / "nodes.json").write_text(json.dumps({"nodes": nodes}))  # JSON is YAML too
+    params = make_params(federation={"nodes": "nodes.json", "contribution": False, "rounds": 2})
+    train(params, ws, "fedavg:gru")
+    found = Federated.read(ws.candidate("fedavg:gru") / "federation.json")
+    assert found.topology["auditor"] == "watch"
+    (theirs,) = home.glob("*/audit.jsonl")
+    mine = ws.candidate("fedavg:gru") / found.audit_log
+    assert verify_log(theirs, WATCH.public, closed=True).ok
+    assert verify_log(mine, closed=True).ok
+    assert difference(mine, theirs) == ""
+    assert sum(row["verdict"] == "accepted" and row["kind"] == "train" for row in records(theirs)) == 8

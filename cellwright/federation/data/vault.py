@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cellwright.errors import FederationError
 from cellwright.federation.data.keyring import KeySource, key_id
 
-_MAGIC = b"CWS1"
+MAGIC = b"CWS1"
 _NONCE_BYTES = 12
-_HEAD_BYTES = len(_MAGIC) + 8
+_HEAD_BYTES = len(MAGIC) + 8
 _LEAST_BYTES = _HEAD_BYTES + _NONCE_BYTES + 16
 
 
@@ -31,7 +31,7 @@ class Vault:
 
     def seal(self, content: bytes, context: bytes) -> bytes:
         """Encrypted, and bound to its context."""
-        head, nonce = _MAGIC + key_id(self._keys[0]), secrets.token_bytes(_NONCE_BYTES)
+        head, nonce = MAGIC + key_id(self._keys[0]), secrets.token_bytes(_NONCE_BYTES)
         return head + nonce + AESGCM(self._keys[0]).encrypt(nonce, content, head + context)
 
     def unseal(self, sealed: bytes, context: bytes) -> bytes:
@@ -41,9 +41,9 @@ class Vault:
             FederationError: it was sealed with a key that is not given, for another context, or altered.
         """
         what = context.decode("utf-8", "replace")
-        if len(sealed) < _LEAST_BYTES or not sealed.startswith(_MAGIC):
+        if len(sealed) < _LEAST_BYTES or not sealed.startswith(MAGIC):
             raise FederationError(f"{what} is not sealed content: it was overwritten, cut off, or never sealed")
-        key = self._key(sealed[len(_MAGIC) : _HEAD_BYTES], what)
+        key = self._key(sealed[len(MAGIC) : _HEAD_BYTES], what)
         nonce, head = sealed[_HEAD_BYTES : _HEAD_BYTES + _NONCE_BYTES], sealed[:_HEAD_BYTES]
         try:
             return AESGCM(key).decrypt(nonce, sealed[_HEAD_BYTES + _NONCE_BYTES :], head + context)
@@ -56,7 +56,7 @@ class Vault:
 
     def current(self, sealed: bytes) -> bool:
         """Whether it is sealed with the key that seals now."""
-        return sealed[:_HEAD_BYTES] == _MAGIC + key_id(self._keys[0])
+        return sealed[:_HEAD_BYTES] == MAGIC + key_id(self._keys[0])
 
     def _key(self, wanted: bytes, what: str) -> bytes:
         for key in self._keys:

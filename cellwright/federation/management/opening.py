@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cellwright.federation.data.at_rest import storage_of
 from cellwright.federation.data.keyring import FileKey, KeySource
 from cellwright.federation.data.vault import Vault
 from cellwright.federation.management.permissions import SecurityRules
@@ -21,10 +22,15 @@ def open_fmlms(
 ) -> Fmlms:
     """Open the FMLMS of the data set that the parameters choose; models and metadata lie encrypted in it (M.3387 10.2).
 
-    `database`: another URL than federation.database; `key`: another than <state>/federation/storage.key (a KMS: `CommandKey`).
+    `database`: another URL than federation.database; `key`: another than federation names (storage_key, key_command), and that is
+    <state>/federation/storage.key where it names none. What that key sealed before another was named still opens.
 
     Raises:
         WrongUse, FederationError: the database or the key cannot be used.
     """
-    url = database or params.federation.database or ws.fmlms_uri(params.dataset)
-    return Fmlms(url, rules=rules, silent_s=silent_s, vault=Vault(key or FileKey(ws.federation / "storage.key")))
+    f = params.federation
+    url = database or f.database or ws.fmlms_uri(params.dataset)
+    own, named = FileKey(ws.federation / "storage.key"), storage_of(f.storage_key, f.key_command, ws.root)
+    source = key or (own if named is None else named.key())
+    former = [own] if source is not own and own.path.exists() else []
+    return Fmlms(url, rules=rules, silent_s=silent_s, vault=Vault(source, former))

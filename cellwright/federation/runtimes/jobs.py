@@ -26,6 +26,7 @@ from cellwright.federation.audit.signing import Signer
 from cellwright.federation.contract import Arrays, Channel, Evaluation, Parcel, Spec, Task
 from cellwright.federation.coordinator import Coordinator
 from cellwright.federation.costs import Costs, Spent
+from cellwright.federation.data.at_rest import AtRest, Storage, tensors
 from cellwright.federation.gain import Observer, gains
 from cellwright.federation.gathering import public
 from cellwright.federation.management.records import DataNeeds, Topology
@@ -35,7 +36,7 @@ from cellwright.federation.quality.incentive import Contribution
 from cellwright.federation.results import Round
 from cellwright.federation.rounds import Outcome, Quality, Rounds
 from cellwright.federation.runtimes.auditing import Seat
-from cellwright.files import write_bytes, write_text
+from cellwright.files import write_text
 from cellwright.params import Federation
 
 JOB, START, OUTCOME, ROUNDS, AUDIT, CHECKPOINT, ALIGNMENT, OBSERVED = (
@@ -65,6 +66,7 @@ class Job(Spec):
     keys: dict[str, str] | None = None  # the owners' Ed25519 public keys, hex; None: nothing is signed
     signing: str | None = None  # file of the coordinator's Ed25519 key; None: nothing is signed
     auditor: Seat | None = None  # the auditor's node; None: the coordinator's process audits
+    storage: Storage | None = None  # of the key that what the job leaves is sealed with; None: it lies open
     managed_s: float | None = None  # longest wait for the FMLMS of another process (between.py); None: none manages it
     admitted: dict[str, int] = Field(
         default_factory=dict
@@ -76,7 +78,7 @@ def write_job(folder: Path, job: Job, start: Arrays) -> None:
     if not (folder / CHECKPOINT).is_file():
         (folder / ROUNDS).unlink(missing_ok=True)
     write_text(folder / JOB, job.model_dump_json(indent=2) + "\n")
-    _save(folder / START, {(): start}, {})
+    _save(folder / START, {(): start}, {}, _at_rest(job))
 
 
 def coordinate(
@@ -113,7 +115,7 @@ def coordinate(
     finally:
         if log is not None:
             log.close()
-    write_outcome(folder, outcome)
+    write_outcome(folder, outcome, _at_rest(job))
     return outcome
 
 
@@ -154,7 +156,8 @@ def _coordinator(
         quality=quality or _policy(f),
         observe=_observer(job, made, folder) if _measurable(job, made) else None,
         **hooks,
-        align=partial(_aligned, folder, job.task),
+        align=partial(_aligned, folder, job),
+        at_rest=_at_rest(job),
         checkpoint=folder / CHECKPOINT if f.checkpoints else None,
         on_round=on_round,
         deploy=deployed_values(privacy, f.compression, f.compression_options, share_scalers=f.share_scalers),
@@ -199,7 +202,7 @@ def _guard(channel: Channel, job: Job, log: AuditLog | None) -> None:
         channel.guard(job.keys, note, admitted=job.admitted)
 
 
-def _aligned(folder: Path, task: Task, replies: Mapping[str, Parcel]) -> Mapping[str, str]:
+def _aligned(folder: Path, job: Job, replies: Mapping[str, Parcel]) -> Mapping[str, str]:
     """Hold the owners' metadata against each other; the report is left in the folder. Returns who does not fit, and why."""
     from cellwright.federation.alignment.horizontal import align
     from cellwright.federation.data.metadata import Metadata, metadata_of
@@ -214,10 +217,11 @@ def _aligned(folder: Path, task: Task, replies: Mapping[str, Parcel]) -> Mapping
             unread[owner] = str(error)
     if not offers:
         return unread
+    task = job.task
     targets = tuple(str(t) for t in cast(list[str], task.problem["targets"]))
     needs = DataNeeds(dataset=task.dataset, targets=targets, cadence_s=cast(float, task.problem["cadence_s"]))
     report = align(offers, needs=needs)
-    write_text(folder / ALIGNMENT, report.model_dump_json(indent=2) + "\n")
+    _at_rest(job).write(folder / ALIGNMENT, f"{report.model_dump_json(indent=2)}\n".encode())
     return unread | {o.owner: "; ".join(o.reasons) for o in report.owners if not o.fits}
 
 
@@ -227,7 +231,7 @@ def _policy(f: Federation) -> Policy:
 
 def _observer(job: Job, made: Rule, folder: Path) -> Observer:
     """With what an interrupted process saw, where there is a checkpoint to go on from."""
-    shelf = Shelf(folder / OBSERVED) if job.federation.checkpoints else None
+    shelf = Shelf(folder / OBSERVED, _at_rest(job)) if job.federation.checkpoints else None
     observer = Observer(made, job.federation.contribution_rounds, shelf=shelf)
     if shelf is not None and not (folder / CHECKPOINT).is_file():
         shelf.clear()
@@ -269,17 +273,36 @@ def _told(folder: Path, on_round: Callable[[Round], None] | None) -> Callable[[R
     return tell
 
 
-def _read_job(folder: Path) -> tuple[Job, Arrays]:
+def _job_in(folder: Path) -> Job:
     try:
-        job = Job.model_validate_json((folder / JOB).read_bytes())
+        return Job.model_validate_json((folder / JOB).read_bytes())
     except (OSError, ValidationError) as error:
         raise FederationError(f"cannot read the job {folder / JOB} ({error}); start the federation again") from error
-    _, groups = _load(folder / START)
+
+
+def _read_job(folder: Path) -> tuple[Job, Arrays]:
+    job = _job_in(folder)
+    _, groups = _load(folder / START, _at_rest(job))
     return job, groups[()]
 
 
-def write_outcome(folder: Path, outcome: Outcome) -> None:
-    """Leave an outcome in a folder, whole."""
+def _at_rest(job: Job) -> AtRest:
+    """How what the job leaves lies on the disk."""
+    return AtRest(job.storage, job.task.request)
+
+
+def outcome_bytes(folder: Path) -> bytes:
+    """The outcome that `coordinate` left in a folder, as a safetensors file's bytes."""
+    return _left_by(folder).read(folder / OUTCOME)
+
+
+def _left_by(folder: Path) -> AtRest:
+    """How what a folder holds lies there, as its job says."""
+    return _at_rest(_job_in(folder)) if (folder / JOB).is_file() else AtRest()
+
+
+def write_outcome(folder: Path, outcome: Outcome, at_rest: AtRest | None = None) -> None:
+    """Leave an outcome in a folder, whole; `at_rest`: how it lies on the disk, as the job there says."""
     groups: dict[tuple[str, ...], Arrays] = {("arrays",): outcome.arrays}
     groups |= {("own", owner): arrays for owner, arrays in outcome.own.items()}
     groups |= {("deployed", node): reply.arrays for node, reply in outcome.deployed.items()}
@@ -297,7 +320,7 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
         "deployed": {node: dict(reply.values) for node, reply in outcome.deployed.items()},
     }
     write_text(folder / ROUNDS, "".join(record.model_dump_json() + "\n" for record in outcome.rounds))
-    _save(folder / OUTCOME, groups, told)
+    _save(folder / OUTCOME, groups, told, at_rest or AtRest())
 
 
 def read_outcome(folder: Path) -> Outcome:
@@ -306,7 +329,7 @@ def read_outcome(folder: Path) -> Outcome:
     Raises:
         FederationError: nothing yet, or it is damaged.
     """
-    told, groups = _load(folder / OUTCOME)
+    told, groups = _load(folder / OUTCOME, _left_by(folder))
     return Outcome(
         arrays=groups[("arrays",)],
         own={path[1]: arrays for path, arrays in groups.items() if path[0] == "own"},
@@ -324,26 +347,26 @@ def read_outcome(folder: Path) -> Outcome:
     )
 
 
-def _save(path: Path, groups: Mapping[tuple[str, ...], Arrays], told: Mapping[str, Any]) -> None:
+def _save(path: Path, groups: Mapping[tuple[str, ...], Arrays], told: Mapping[str, Any], at_rest: AtRest) -> None:
     """Arrays by group and name, and what is told beside them, as one safetensors file; the order of names is kept."""
     from safetensors.numpy import save
 
-    tensors = {
+    arrays = {
         json.dumps([*group, name]): np.array(a, order="C", copy=None)
-        for group, arrays in groups.items()
-        for name, a in arrays.items()
+        for group, of in groups.items()
+        for name, a in of.items()
     }
-    names = [[list(group), list(arrays)] for group, arrays in groups.items()]
-    write_bytes(path, save(tensors, {"content": json.dumps({"told": told, "names": names})}))
+    names = [[list(group), list(of)] for group, of in groups.items()]
+    at_rest.write(path, save(arrays, {"content": json.dumps({"told": told, "names": names})}))
 
 
-def _load(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], Arrays]]:
-    from safetensors import SafetensorError, safe_open
+def _load(path: Path, at_rest: AtRest) -> tuple[dict[str, Any], dict[tuple[str, ...], Arrays]]:
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="numpy") as opened:
-            content = json.loads((opened.metadata() or {})["content"])
-            groups = {tuple(g): {n: opened.get_tensor(json.dumps([*g, n])) for n in names} for g, names in content["names"]}
+        header, found = tensors(at_rest.read(path))
+        content = json.loads(header["content"])
+        groups = {tuple(g): {n: found[json.dumps([*g, n])] for n in names} for g, names in content["names"]}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise FederationError(
             f"{path} is missing or damaged ({type(error).__name__}: {error}); run the federation again"

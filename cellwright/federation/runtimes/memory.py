@@ -16,8 +16,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from cellwright.errors import FederationError
 from cellwright.federation.contract import NodeState, Parcel
+from cellwright.federation.data.at_rest import AtRest, Storage
 from cellwright.federation.runtimes import wire
-from cellwright.files import explained, write_bytes
+from cellwright.files import explained
+
+STORAGE_KEY = "storage.key"  # in the node's folder: what its states are sealed with (AES-256-GCM, M.3387 10.2)
 
 
 class Memory(Protocol):
@@ -77,7 +80,7 @@ class FolderMemory:
         if not path.is_file():
             return NodeState()
         try:
-            return _state_of(recorddict_from_proto(Stored.FromString(path.read_bytes())))
+            return _state_of(recorddict_from_proto(Stored.FromString(_at_rest(context, begun=True).read(path))))
         except (DecodeError, FederationError) as error:
             raise FederationError(
                 f"what this node remembered is damaged ({error}); remove {path}, and deploy the request again"
@@ -88,13 +91,19 @@ class FolderMemory:
         path = _file(context)
         with explained(path):
             _private_folder(path.parent)
-        write_bytes(path, recorddict_to_proto(_records_of(state)).SerializeToString())
+        _at_rest(context).write(path, recorddict_to_proto(_records_of(state)).SerializeToString(), mode=0o600)
 
 
 def _file(context: Any) -> Path:
     """The file of a run's request: `request` may be any text, so its digest names the file."""
     name = hashlib.sha256(str(context.run_config.get("request", "")).encode()).hexdigest()[:32]
     return Path(str(context.node_config["node"])) / "memory" / f"{name}.state"
+
+
+def _at_rest(context: Any, *, begun: bool = False) -> AtRest:
+    """Sealed with a key of the node's own, made with its first state; `begun`: a state is there, and without a key it lies open."""
+    key = Path(str(context.node_config["node"])) / STORAGE_KEY
+    return AtRest() if begun and not key.exists() else AtRest(Storage(file=str(key)), "memory")
 
 
 def _private_folder(folder: Path) -> None:
