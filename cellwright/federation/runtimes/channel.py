@@ -73,6 +73,13 @@ class TurnedAway:
 
 
 @dataclass(frozen=True)
+class _Greeting:
+    node_id: int
+    challenge: str
+    at: float
+
+
+@dataclass(frozen=True)
 class _Sent:
     node: str
     at: float
@@ -107,6 +114,8 @@ class FlowerChannel:
         self._on_turned_away: Callable[[TurnedAway], None] = lambda _: None
         self._turned_away = set[int]()  # as long as they are connected
         self._untold: list[TurnedAway] = []
+        self._asked: dict[str, _Greeting] = {}  # by ticket
+        self._silent = set[int]()  # did not answer a greeting in time
         self._clock: Clock = clock or getattr(grid, "clock", None) or WallClock()
         self._names: dict[int, str] = {}
         self._keys: dict[str, str] = {}
@@ -127,19 +136,26 @@ class FlowerChannel:
         """Names of the nodes that can be reached now, sorted. New ones are asked their name first; who claims another's is none of them."""
         ids = list(self._grid.get_node_ids())
         self._turned_away &= set(ids)
-        if strangers := [node_id for node_id in ids if node_id not in self._names and node_id not in self._turned_away]:
-            self._greet(strangers)
+        if any(node_id not in self._names and node_id not in self._turned_away for node_id in ids):
+            self._greet(ids)
         return tuple(sorted(self._names[node_id] for node_id in ids if node_id in self._names))
 
     def guard(
-        self, keys: Mapping[str, str] | None, on_turned_away: Callable[[TurnedAway], None], *, admitted: Mapping[str, int]
+        self,
+        keys: Mapping[str, str] | None,
+        on_turned_away: Callable[[TurnedAway], None],
+        *,
+        admitted: Mapping[str, int],
+        hello_s: float | None = None,
     ) -> None:
         """Believe names only of nodes that can show that they are theirs, and say who was turned away.
 
         Args:
             keys: public keys (Ed25519, hex) by name; None: whoever comes first with a name has it.
             admitted: numbers of nodes by the name that they were admitted under, as far as they are known.
+            hello_s: longest a node that was not met before is waited for; None: as it was.
         """
+        self._hello_s = hello_s or self._hello_s
         self._vouched, self._on_turned_away = dict(keys or {}), on_turned_away
         self._admitted = {number: name for name, number in admitted.items()}
 
@@ -234,22 +250,35 @@ class FlowerChannel:
     def _push(self, messages: list[Any]) -> list[str | None]:
         return list(self._grid.push_messages(messages)) if messages else []
 
-    def _greet(self, ids: list[int]) -> None:
-        """Ask nodes that are not known yet their names and public keys; one that does not answer in time stays unknown."""
-        challenges = {node_id: secrets.token_hex(16) for node_id in ids}
-        told = {i: wire.pack(Parcel(values={CHALLENGE: challenge})) for i, challenge in challenges.items()}
-        messages = [Message(told[i], dst_node_id=i, message_type=message_type(HELLO)) for i in ids]
-        asked = {ticket: i for ticket, i in zip(self._push(messages), ids, strict=True) if ticket}
-        came: dict[int, Any] = {}
-        end = self.now() + self._hello_s
-        while asked:
-            came |= {asked.pop(m.metadata.reply_to_message_id): m for m in self._grid.pull_messages(list(asked))}
-            if not asked or self.now() >= end or not self._clock.wait(end, list(asked), len(asked)):
+    def _greet(self, connected: Sequence[int]) -> None:
+        """Ask nodes that are not known yet their names and public keys. One that keeps silent is waited for once, and asked again."""
+        now = self.now()
+        self._asked = {t: g for t, g in self._asked.items() if g.node_id in connected and now - g.at < self._hello_s}
+        waiting = {greeting.node_id for greeting in self._asked.values()}
+        unknown = [i for i in connected if i not in self._names and i not in self._turned_away and i not in waiting]
+        anew = [node_id for node_id in unknown if node_id not in self._silent]
+        self._say_hello(unknown, now)
+        end, came = now + (self._hello_s if anew else 0.0), dict[str, Any]()
+        while open_ := [ticket for ticket in self._asked if ticket not in came]:
+            came |= {m.metadata.reply_to_message_id: m for m in self._grid.pull_messages(open_)}
+            missing = [ticket for ticket in open_ if ticket not in came]
+            if not missing or self.now() >= end or not self._clock.wait(end, missing, len(missing)):
                 break
-        for node_id in sorted(came):  # whichever answered first
-            self._meet(node_id, came[node_id], challenges[node_id])
-        for node_id in asked.values():
+        for ticket in sorted(came, key=lambda t: self._asked[t].node_id):  # whichever answered first
+            greeting = self._asked.pop(ticket)
+            self._silent.discard(greeting.node_id)
+            self._meet(greeting.node_id, came[ticket], greeting.challenge)
+        for node_id in [i for i in anew if i in {greeting.node_id for greeting in self._asked.values()}]:
+            self._silent.add(node_id)
             log.warning("node %s did not say its name within %g s; it is left out until it does", node_id, self._hello_s)
+
+    def _say_hello(self, ids: Sequence[int], at: float) -> None:
+        greetings = [_Greeting(node_id, secrets.token_hex(16), at) for node_id in ids]
+        messages = [
+            Message(wire.pack(Parcel(values={CHALLENGE: g.challenge})), dst_node_id=g.node_id, message_type=message_type(HELLO))
+            for g in greetings
+        ]
+        self._asked |= {ticket: g for ticket, g in zip(self._push(messages), greetings, strict=True) if ticket}
 
     def _meet(self, node_id: int, message: Any, challenge: str) -> None:
         try:

@@ -199,7 +199,7 @@ def _guard(channel: Channel, job: Job, log: AuditLog | None) -> None:
             log.append(Record("hello", found.node, verdict="refused", rule="identity", reason=found.words))
 
     if isinstance(channel, FlowerChannel):
-        channel.guard(job.keys, note, admitted=job.admitted)
+        channel.guard(job.keys, note, admitted=job.admitted, hello_s=job.federation.deadline_s)
 
 
 def _aligned(folder: Path, job: Job, replies: Mapping[str, Parcel]) -> Mapping[str, str]:
