@@ -169,6 +169,16 @@ class Workspace:
         return self.state / "keys"
 
     @property
+    def qos_journal(self) -> Path:
+        """The QoS sessions that were asked for and are not released yet (SQLite)."""
+        return self.state / "qos.db"
+
+    @property
+    def network(self) -> Path:
+        """Where the simulated network of this project runs, and its tokens; there while it does."""
+        return self.state / "network.json"
+
+    @property
     def published(self) -> Path:
         """Folder that the edge server offers: one OCI layout a published bundle."""
         return self.state / "published"

@@ -130,8 +130,8 @@ def lacks(profile: QosProfile, need: Need) -> str | None:
 def spoken(bit_s: float) -> str:
     """A rate for people: 4.29 Gbit/s."""
     for size, unit in ((1e12, "Tbit/s"), (1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
-        if bit_s >= size:
-            return f"{bit_s / size:.3g} {unit}" if bit_s / size < 1000 else f"{bit_s / size:.0f} {unit}"
+        if bit_s >= 0.9995 * size:  # what would round to a thousand of the next smaller unit
+            return f"{bit_s / size:.3g} {unit}"
     return f"{bit_s:.3g} bit/s"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import TypeAdapter
 
-from cellwright.qos.forms import Device, EdgeZone, OfDevice
+from cellwright.qos.forms import ClosestTo, Device, EdgeZone
 from cellwright.qos.transport import Retries, Token, Transport, understood
 
 PATH = "/simple-edge-discovery/v2"
@@ -28,5 +28,5 @@ class EdgeDiscovery:
             Denied: 404 where the network does not know the device, or has no edge zone.
             Unreachable: no answer.
         """
-        found = self._api.send("POST", f"{PATH}/retrieve-closest-edge-cloud-zone", OfDevice(device=device).wire())
+        found = self._api.send("POST", f"{PATH}/retrieve-closest-edge-cloud-zone", ClosestTo(device=device).wire())
         return understood(_ZONE, found, "Simple Edge Discovery 2.0.1")

@@ -192,9 +192,20 @@ class ExtendSession(Form):
 
 
 class OfDevice(Form):
-    """Body of retrieveSessionsByDevice and readClosestEdgeCloudZone."""
+    """Body of retrieveSessionsByDevice."""
 
     device: Device | None = None
+
+
+class ClosestTo(OfDevice):
+    """Body of readClosestEdgeCloudZone, whose schema knows no ports below 1024."""
+
+    @model_validator(mode="after")
+    def _high_port(self) -> Self:
+        v4 = self.device.ipv4_address if self.device else None
+        if v4 and v4.public_port is not None and v4.public_port < 1024:
+            raise ValueError("publicPort is 1024 or above")
+        return self
 
 
 class QosStatus(StrEnum):

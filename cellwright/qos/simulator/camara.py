@@ -9,7 +9,7 @@ from uuid import UUID
 
 from aiohttp import web
 
-from cellwright.qos.forms import CreateSession, Device, EdgeZone, ExtendSession, OfDevice
+from cellwright.qos.forms import ClosestTo, CreateSession, Device, EdgeZone, ExtendSession, OfDevice
 from cellwright.qos.profile import ProfilesOf
 from cellwright.qos.simulator.access import Grant
 from cellwright.qos.simulator.bodies import check_sink, formed, parsed
@@ -102,7 +102,7 @@ class Camara:
         return web.json_response(extended.info().wire())
 
     async def _retrieve(self, request: web.Request, grant: Grant) -> web.Response:
-        asked = await _of_device(request)
+        asked = formed(OfDevice, await _body(request))
         subject = self._subject(grant, asked.device)
         found = self._network.sessions.of_device(grant.client, subject.device, self._now())
         return web.json_response([held.info().wire() for held in found])
@@ -136,7 +136,7 @@ class Camara:
     # Simple Edge Discovery
 
     async def _zone(self, request: web.Request, grant: Grant) -> web.Response:
-        asked = await _of_device(request)
+        asked = formed(ClosestTo, await _body(request))
         subject = self._subject(grant, asked.device)
         zone = self._network.terrain.zone_of(subject.device)
         several = asked.device is not None and len(asked.device.wire()) > 1
@@ -177,10 +177,6 @@ class Camara:
 async def _body(request: web.Request) -> dict[str, Any]:
     content_type = request.content_type if "Content-Type" in request.headers else ""
     return parsed(await request.read(), content_type)
-
-
-async def _of_device(request: web.Request) -> OfDevice:
-    return formed(OfDevice, await _body(request))
 
 
 def _session_id(request: web.Request) -> UUID:
