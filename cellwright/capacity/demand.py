@@ -70,20 +70,23 @@ class Demand:
         mean, spread = count * first, math.sqrt(max(count * second, 0.0))
         if spread <= 1e-9 * mean:
             return mean / self.deadline_s
-        z = self._z(confidence, count * within * self.unicast)
+        z = self._z(confidence, count * within * self.unicast, mean / within / spread)
         skew = count * third / spread**3
         peak = mean + spread * (z + (z * z - 1) * skew / 6)
         if self.timing.fixed:  # no more can ask than there are: the tail goes beyond where they are few
             peak = min(peak, count * float(self.bits.max(initial=0.0)))
         return peak / self.deadline_s
 
-    def _z(self, confidence: float, present: float) -> float:
-        """Standard deviations that a window must not exceed so that none does.
+    def _z(self, confidence: float, present: float, slope: float) -> float:
+        """Standard deviations that the busiest window must not exceed so that none does.
 
         With `present` requests in a window, the sliding sum comes near its peak about z sqrt(present) times as often as windows
-        laid end to end do (upcrossings of a Poisson count).
+        laid end to end do (upcrossings of a Poisson count). Windows that lack d of the busiest one's mean, in standard
+        deviations (`slope` times what they lack of its share), count exp(-z d).
         """
-        ends = self.timing.span_s / self.deadline_s
+        whole = self.timing.span_s / self.deadline_s
+        far = NormalDist().inv_cdf(confidence ** (1 / (1 + whole)))
+        ends = self.timing.near_peak_s(self.deadline_s, max(far, 1.0) * slope) / self.deadline_s
         z = NormalDist().inv_cdf(confidence ** (1 / (1 + ends)))
         return NormalDist().inv_cdf(confidence ** (1 / (1 + ends * max(1.0, z * math.sqrt(present)))))
 

@@ -44,9 +44,18 @@ class Timing:
 
     def busiest_share(self, window_s: float) -> float:
         """Largest share of the requests that falls into any window of this length."""
+        return float(np.max(self._windows(window_s)[1]))
+
+    def near_peak_s(self, window_s: float, decay: float) -> float:
+        """How long windows are about as full as the fullest: each counts exp(-decay × what it lacks of the largest share)."""
+        ends, share = self._windows(window_s)
+        return float(np.trapezoid(np.exp(-decay * (share.max() - share)), ends)) if self.span_s > 0 else 0.0
+
+    def _windows(self, window_s: float) -> tuple[Floats, Floats]:
+        """(ends in s, share of the requests in the window before each)."""
         ends = np.unique(np.concatenate([self.grid_s, self.grid_s + window_s]))
         before = self.cdf(ends - window_s) if self.span_s > 0 else np.zeros(len(ends))
-        return float(np.max(self.cdf(ends) - before))
+        return ends, self.cdf(ends) - before
 
 
 def timing(arrivals: AtOnce | Poisson | Diurnal | Burst, stagger_s: float = 0.0) -> Timing:
