@@ -217,7 +217,10 @@ class Federation(Section):
     rule: str = Field(
         "fedavgm", description="aggregation rule of `cellwright federate`; auto: chosen by request, resources and data"
     )
-    rule_options: dict[str, Any] = Field(default_factory=dict, description="the rule's own options, by name")
+    rule_options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="the rule's own options, by name; of several rules, by the rule: {fedprox: {mu: 0.01}, krum: {share: 0.2}}",
+    )
     model: str = Field("gru", description="network that `cellwright federate` trains; auto: chosen likewise")
     owners: Literal["site"] | Count = Field(
         "site", description="who owns the data: each site itself, or so many groups of neighbouring sites"
@@ -225,6 +228,9 @@ class Federation(Section):
     rounds: Count = Field(60, description="rounds at most")
     steps: Count = Field(13, description="optimiser steps an owner does in a round")
     batch: Count = Field(256, description="windows a step")
+    initial: Literal["seed", "champion"] = Field(
+        "seed", description="initial model: fresh weights from the seed, or the data set's champion where there is one that fits"
+    )
     optimizer: Literal["sgd", "adamw"] = Field("adamw", description="the owners'")
     learning_rate: Positive = Field(5e-3, description="the owners', in the first round")
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -264,16 +270,16 @@ class Federation(Section):
     nodes: str | None = Field(None, description="YAML file of nodes and links; null: a node an owner, all on this machine")
     audit: bool = Field(True, description="whether every message is signed, checked and logged")
     checkpoints: bool = Field(True, description="whether every round can be resumed from")
+    storage_key: str | None = Field(
+        None, description="file of the key (64 hex digits, made on first use) that states, checkpoints and outcomes are sealed with"
+    )
+    key_command: tuple[str, ...] = Field((), description="program that prints that key, instead of a file: a key management system")
     contribution: bool = Field(True, description="whether each owner's contribution is measured at the end")
     contribution_rounds: Count = Field(2, description="rounds, evenly spread, from whose updates it is estimated")
     contribution_orders: Count = Field(
         25, description="orders in which owners join, a round, for the Shapley values; as many as owners let each be first"
     )
     contribution_owners: Count = Field(64, description="owners above which it is not measured: each order asks all of them often")
-    storage_key: str | None = Field(
-        None, description="file of the key (64 hex digits, made on first use) that states, checkpoints and outcomes are sealed with"
-    )
-    key_command: tuple[str, ...] = Field((), description="program that prints that key, instead of a file: a key management system")
     reward_pot: Positive = Field(100.0, description="reward given out in all; it raises an owner's rank when the next are chosen")
     compare: bool = Field(True, description="whether `cellwright federate` also trains each owner alone, and all centrally")
     compare_budget_s: Positive = Field(

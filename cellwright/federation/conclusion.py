@@ -54,7 +54,7 @@ def conclude(bed: Bed, made: Plan, outcome: Outcome) -> tuple[Federated, Forecas
 
 
 def _result(bed: Bed, made: Plan, outcome: Outcome) -> Federated:
-    from cellwright.federation.aggregation import rule
+    from cellwright.federation.aggregation import options_of, rule
     from cellwright.federation.privacy import mechanism
 
     f = bed.params.federation
@@ -62,14 +62,17 @@ def _result(bed: Bed, made: Plan, outcome: Outcome) -> Federated:
     owners = _owners(bed, made, outcome)
     last = outcome.rounds[-1] if outcome.rounds else None
     tested = [e for e in outcome.evaluations.values() if e.count]
-    best = min((r for r in outcome.rounds if r.validation_loss is not None), key=lambda r: r.validation_loss or 0.0, default=None)
+    measured = [r for r in outcome.rounds if r.validation_loss is not None]
+    best = min(measured, key=lambda r: r.validation_loss or 0.0, default=None)
+    if "central_dp" in f.privacy and measured:  # the last model is kept, whatever its error
+        best = measured[-1]
     log = bed.folder / JOB / "audit.jsonl"
     verdict = verify_log(log) if log.is_file() else None
     return Federated(
         key=bed.key,
         rule=bed.rule,
         rule_title=made_rule.title,
-        rule_options=f.rule_options,
+        rule_options=dict(options_of(bed.rule, f.rule_options)),
         timing=made_rule.timing,
         model=bed.key.partition(":")[2],
         runtime=f.runtime,
@@ -90,6 +93,7 @@ def _result(bed: Bed, made: Plan, outcome: Outcome) -> Federated:
         wall_s=wall_s(bed),
         energy=_energy(owners, wall_s(bed)),
         parts=tuple(_parts(bed, outcome)),
+        contribution_of="1 − AUC" if f.task == "classification" else "MAE",
         topology=outcome.topology.model_dump(mode="json"),
         topologies=outcome.topology.version,
         audit_log=f"{JOB}/{log.name}" if verdict else None,

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from cellwright.federation.audit.signing import Signer
     from cellwright.federation.data.at_rest import AtRest
 
+UNDECIDED = (
+    "the owners' errors are without the noise of the average, so that nothing is decided by them: no patience, no target, no halving; the "
+    "last model is kept"
+)
 _SHORT = 3  # rounds in a row with too few updates, after which it is no use to go on
 _FOR_SUMS = ("fedavg", "fedprox", "fedadam", "fedyogi", "personalised")  # named where another rule meets a sealed sum
 
@@ -68,11 +72,11 @@ class Coordinator:
         signer: Signer | None = None,
         quality: Quality | None = None,
         checkpoint: Path | None = None,
+        at_rest: AtRest | None = None,
         on_round: Callable[[Round], None] | None = None,
         between: Callable[[int], Pause | None] | None = None,
         rebuild: Rebuild | None = None,
         observe: Callable[[int, Arrays, Sequence[Update]], None] | None = None,
-        at_rest: AtRest | None = None,
         deploy: Mapping[str, Value] | None = None,
         speeds: Mapping[str, float] | None = None,
         align: Align | None = None,
@@ -86,11 +90,11 @@ class Coordinator:
             rebuild: service topology reconstruction; None: nodes that are out are left out.
             observe: sees each round's number, weights and updates before they are aggregated; of a sealed sum nothing, nor where
                 noise goes on the average: what is made of a group's updates would reach the owners without it.
+            at_rest: how the checkpoint lies on the disk; None: open.
             deploy: what owners are told beside the task (owner_kit.deployed_values).
             align: told what the owners say of their data; returns who does not fit, and why.
             costs: what earlier processes spent; None: nothing.
             covered: owners that do not train, and are asked for their scaler when the training is over (covering.py).
-            at_rest: how the checkpoint lies on the disk; None: open.
             speeds: seconds a training step takes each node, as far as the FMLMS knows; else as the nodes themselves report.
 
         Raises:
@@ -105,6 +109,11 @@ class Coordinator:
         self._combiner = Combiner(rule, self.mechanisms, settings.seed)
         if self._combiner.finishers:
             self.observe = None
+            if settings.target_mse is not None:
+                raise FederationError(
+                    f"federation.target_mse is {settings.target_mse:g}, but under {self._combiner.finishers[0].title} no error decides "
+                    "anything: the owners' are without its noise; unset it"
+                )
         self._post = Post(channel, sender=topology.coordinator, request=task.request, signer=signer, auditor=auditor)
         self.costs = costs or Costs()
         self.costs.auditor = lambda: self._post.auditor_cpu_s
@@ -141,11 +150,17 @@ class Coordinator:
         return self._finish()
 
     def error(self, arrays: Arrays) -> float | None:
-        """Validation MAE of weights over all owners, raw units, judged by the owners; None: nothing was measured."""
+        """Error of weights over all owners' validation spans, judged by the owners: MAE, raw units; of a classification 1 − AUC.
+
+        None: nothing was measured, or there was no event to tell from the others.
+        """
         here = [node for node in self.crew.peers() if node not in self.crew.empty]
         with self.costs.messages("contribution") as ledger:
             found = self._judge.judged(here, arrays, self.progress.round, ledger, wait_s=self.settings.deadline_s)
-        return total(found.values()).mae
+        judged = total(found.values())
+        if self.task.kind == "classification":
+            return None if judged.told.auc is None else 1.0 - judged.told.auc
+        return judged.mae
 
     def dismiss(self) -> None:
         """Tell the nodes that the training is over, so that they forget its task."""
@@ -347,6 +362,11 @@ class Coordinator:
     def _decide(self, record: Round, judged: Total, *, counted: bool) -> str:
         """Keep the best, patience and target; then quality management (M.3387 9.5). Says what was decided."""
         p, s, words = self.progress, self.settings, list[str]()
+        if self._combiner.finishers:  # errors carry none of the noise that the models do
+            if counted:
+                p.best = p.current
+            p.learning_rate *= s.lr_decay
+            return UNDECIDED if p.round == 1 else ""
         if counted and judged.loss is not None:
             state = {} if self.rule.one_model else {name: array.copy() for name, array in self.rule.state().items()}
             words.append(p.judge(judged.loss, state, s))

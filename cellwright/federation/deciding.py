@@ -35,6 +35,8 @@ def decided(params: Params, ws: Workspace) -> Decided:
     f = params.federation
     if AUTO not in (f.rule, f.model):
         return Decided(params, ())
+    from cellwright.federation.aggregation import options_of
+
     known, words = circumstances(params, ws), []
     if f.model == AUTO:
         chosen = algorithm(known)
@@ -42,7 +44,8 @@ def decided(params: Params, ws: Workspace) -> Decided:
         words.append(f"model {chosen.name}: {chosen.words}")
     if f.rule == AUTO:
         found = mechanism(replace(known, closed_form=_NAMES.get(f.model, "")))
-        f = f.model_copy(update={"rule": found.name, "rule_options": {**found.options, **f.rule_options}})
+        own = options_of(found.name, f.rule_options)
+        f = f.model_copy(update={"rule": found.name, "rule_options": {**found.options, **own}})
         words.append(f"rule {found.name}: {found.words}")
     return Decided(params.model_copy(update={"federation": f}), tuple(words))
 

@@ -63,7 +63,7 @@ class OwnerResult(Result):
     mae: float | None  # test span, raw units, with the federated model (its own, where owners end with their own)
     mae_alone: float | None = None  # of the same network trained on its own data alone
     mae_central: float | None = None  # of the same network trained on everyone's data
-    contribution: float | None = None  # fall of the validation MAE in the rounds kept that is due to it (Shapley)
+    contribution: float | None = None  # fall of the validation error in the rounds kept that is due to it (Shapley)
     contribution_loo: float | None = None  # by leaving it out
     reward: float | None = None
     reliability: float = 1.0
@@ -128,6 +128,7 @@ class Federated(Result):
     wall_s: float  # of everything
     energy: EnergyReading | None  # of the owners, in the rounds; of everything: `parts`
     parts: tuple[Part, ...] = ()
+    contribution_of: Literal["MAE", "1 − AUC"] = "MAE"  # what contributions are falls of, on the validation spans
     topology: dict[str, Any]  # management.records.Topology, the last one
     topologies: int  # versions of it there were
     audit_log: str | None  # file name beside this one

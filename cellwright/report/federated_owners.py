@@ -45,23 +45,23 @@ class OwnerTable:
 
 def owner_table(found: Federated, unit: str) -> OwnerTable:
     """Every owner with its error three ways, what it gave and what it cost."""
-    columns = tuple(_column(found.owners, *parts) for parts in _parts(unit))
+    columns = tuple(_column(found.owners, *parts) for parts in _parts(unit, found.contribution_of))
     sources = {o.energy_source or "" for o in found.owners}
     lines = tuple(_line(o, columns) for o in ordered(found.owners))
     return OwnerTable(columns, lines, sources.pop() if len(sources) == 1 else None)
 
 
-def _parts(unit: str) -> list[tuple[str, str, str, Value]]:
+def _parts(unit: str, measure: str) -> list[tuple[str, str, str, Value]]:
     """(title, unit, note, value) of each column."""
-    gain = "validation MAE that it saves all owners"
+    gain, of = f"validation {measure} that it saves all owners", unit if measure == "MAE" else ""
     return [
         ("Windows", "", "windows it could train on", lambda o: o.examples),
         ("Rounds", "", "rounds in which its update was counted", lambda o: o.rounds),
         ("MAE", unit, "test span, with the federated model", lambda o: o.mae),
         ("MAE alone", unit, "test span, the same network trained on its own data alone", lambda o: o.mae_alone),
         ("MAE central", unit, "test span, the same network trained on everyone's data", lambda o: o.mae_central),
-        ("Shapley", unit, f"contribution: {gain}, over the orders in which owners may join", lambda o: o.contribution),
-        ("Leave one out", unit, f"contribution: {gain}, measured by leaving it out", lambda o: o.contribution_loo),
+        ("Shapley", of, f"contribution: {gain}, over the orders in which owners may join", lambda o: o.contribution),
+        ("Leave one out", of, f"contribution: {gain}, measured by leaving it out", lambda o: o.contribution_loo),
         ("Reward", "", "share of the pot, by contribution, work and reliability", lambda o: o.reward),
         ("Reliability", "", "1: every message was in order and in time", lambda o: o.reliability),
         ("CPU time", "s", "of its training and evaluation", lambda o: o.cpu_s),

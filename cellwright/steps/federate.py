@@ -108,9 +108,24 @@ def _own_models(bed: Bed, say: Say) -> None:
     if (bed.folder / whole.RESULT).is_file():
         return
     made = whole.planned(bed, say=say)
-    outcome = whole.trained(bed, made, say=say, on_round=lambda record: say(_line(record.model_dump())))
+    start = _own_start(bed, say)
+    outcome = whole.trained(bed, made, start=start, say=say, on_round=lambda record: say(_line(record.model_dump())))
     _whole(bed.key, outcome)
     whole.concluded(bed, made, outcome)
+
+
+def _own_start(bed: Bed, say: Say) -> Arrays | None:
+    """The initial model of owners that end with models of their own; None: fresh weights."""
+    from cellwright.federation.initial import candidate_for
+    from cellwright.steps.train import initial_of
+    from cellwright.training.warm_start import unfit
+
+    candidate = candidate_for(bed.params, bed.panel.schema, bed.key)
+    folder, words = initial_of(bed.params, bed.ws, candidate, None)
+    against = unfit(folder, candidate, bed.panel.schema) if folder else None
+    if words:
+        say(f"{words}; but {against}: fresh weights instead" if against else words)
+    return _start(folder) if folder and not against else None
 
 
 def _line(line: Mapping[str, Any]) -> str:

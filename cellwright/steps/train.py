@@ -63,14 +63,17 @@ def train(
     candidate = resolve(params, panel.schema, key)
     spans = spans_of(params.split, panel.schema)
     version = data_version(ws, params.dataset)
+    warm_start, began = initial_of(params, ws, candidate, warm_start)
     unfit = _unfit(warm_start, candidate, panel.schema)
     warm_start = None if unfit else warm_start
+    if began:
+        say(f"{began}; but {unfit}: fresh weights instead" if unfit else began)
     folder = ws.candidate(key)
     if done := _prepared(folder, _digest(params, ws.root, candidate, version, spans, warm_start), rung):
         return done
     try:
         if candidate.rule:
-            return _federated(params, ws, candidate, spans, version, folder, warm_start, unfit, on_epoch, say)
+            return _federated(params, ws, candidate, spans, version, folder, warm_start, unfit, began, on_epoch, say)
         return _train(params, ws, candidate, panel, spans, version, folder, warm_start, unfit, rung, shared, on_epoch)
     except Exception as error:
         reason = str(error) if isinstance(error, CellwrightError) else f"{type(error).__name__}: {error}"
@@ -87,6 +90,7 @@ def _federated(
     folder: Path,
     warm_start: Path | None,
     unfit: str | None,
+    began: str,
     on_epoch: Callable[[dict[str, float]], None] | None,
     say: Callable[[str], None],
 ) -> Trained:
@@ -95,7 +99,8 @@ def _federated(
 
     trained, forecaster = federated_training(params, ws, candidate, warm_start=warm_start, on_epoch=on_epoch, say=say)
     forecaster.save(folder)
-    notes = {**trained.notes, "start": f"fresh weights, not those offered: {unfit}"} if unfit else trained.notes
+    notes = {**trained.notes, **({"initial model": began} if began else {})}
+    notes |= {"start": f"fresh weights, not those offered: {unfit}"} if unfit else {}
     return trained.model_copy(update={"train_rows": _learnt(spans, version, warm_start), "notes": notes}).save(folder / RECORD)
 
 
@@ -125,6 +130,20 @@ def note_failure(params: Params, ws: Workspace, key: str, reason: str) -> None:
     unknown: dict[str, Any] = {"paper": "", "problem": {}, "options": {}, "settings": {}}
     identity = {"key": key, "model": model, "preset": preset or None, "title": key, "seed": params.train.seed, **unknown}
     _failed(identity, data_version(ws, params.dataset), reason).save(record)
+
+
+def initial_of(params: Params, ws: Workspace, candidate: Candidate, given: Path | None) -> tuple[Path | None, str]:
+    """The folder of the forecaster that a candidate starts from, and why in a sentence where `federation.initial` decided it.
+
+    Raises:
+        RegistryError: the store cannot be used, or the champion's files are gone.
+    """
+    if candidate.rule is None or candidate.network.closed_form or given is not None or params.federation.initial == "seed":
+        return given, ""
+    from cellwright.registry.start import initial
+
+    found = initial(params, ws)
+    return (Path(found.folder) if found.folder else None), found.sentence
 
 
 def _unfit(warm_start: Path | None, candidate: Candidate, schema: PanelSchema) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from cellwright.errors import FederationError, ParamsError, TrainingError, Unkno
 from cellwright.federation import federate
 from cellwright.federation.deciding import decided
 from cellwright.federation.results import Federated, Round
+from cellwright.files import write_json
 from cellwright.forecaster import Forecaster
 from cellwright.panel import Panel
 from cellwright.registry.card import _training
@@ -228,3 +230,49 @@ def test_contributions_are_of_all_rounds_wherever_a_process_was_interrupted(ws, 
     ours, theirs = (result(w, "fedavgm:gru").owners for w in (ws, whole))
     assert [o.contribution for o in ours] == pytest.approx([o.contribution for o in theirs])
     assert any(o.contribution for o in ours)
+
+
+def started(ws) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(ws.candidate(KEY) / federate.JOB / "start.safetensors")
+
+
+def as_champion(ws, run: str) -> Workspace:
+    """A run whose initial model was decided to be what another run came to (registry/start.py keeps that in the run's folder)."""
+    later = Workspace(ws.root, run)
+    write_json(
+        later.run_folder / "initial_model.json",
+        {"folder": str(ws.candidate(KEY)), "sentence": "the owners start from tiny 1.0.0"},
+    )
+    return later
+
+
+def test_9_1_the_initial_model_is_the_registrys_where_it_is_asked_for(ws, plain):
+    first = train(plain(rounds=2), ws, KEY)
+    later, said = as_champion(ws, "later"), []
+    trained = train(plain(rounds=1, initial="champion"), later, KEY, say=said.append)
+    network = {n.removeprefix("network."): t.numpy() for n, t in Forecaster.load(ws.candidate(KEY)).state_dict().items()}
+    begun = {json.loads(name)[-1]: array for name, array in started(later).items()}
+    assert begun.keys() <= network.keys()
+    assert all(np.array_equal(array, network[name]) for name, array in begun.items())
+    assert trained.validation_loss < first.validation_loss * 1.05
+    assert trained.notes["initial model"] == said[0] == "the owners start from tiny 1.0.0"
+    assert train(plain(rounds=1, initial="champion"), later, KEY) == trained  # found again, not trained from other weights
+
+
+def test_a_champion_of_another_form_is_no_initial_model_and_that_is_said(ws, plain, make_params):
+    train(plain(rounds=1), ws, KEY)
+    later, said = as_champion(ws, "later"), []
+    wider = {"models": ["gru"], "settings": {"gru": {"options": {"hidden": 12}}}, "device": "cpu"}
+    params = make_params(train=wider, federation={"contribution": False, "rounds": 1, "initial": "champion"})
+    trained = train(params, later, KEY, say=said.append)
+    assert "its options is" in trained.notes["start"]
+    assert "fresh weights instead" in said[0]
+
+
+def test_without_a_champion_the_seed_decides_and_that_is_said(ws, plain):
+    said = []
+    trained = train(plain(rounds=1, initial="champion"), ws, KEY, say=said.append)
+    assert "no champion yet" in trained.notes["initial model"]
+    assert "no champion yet" in said[0]

@@ -45,6 +45,20 @@ def test_an_unknown_option_names_the_nearest():
         aggregation.rule("trimmed_mean", {"share": 0.5})
 
 
+def test_each_rule_of_a_benchmark_has_options_of_its_own():
+    given = {"krum": {"share": 0.1}, "trimmed_mean": {"share": 0.3}}
+    shares = [aggregation.rule(name, given).options.share for name in ("krum", "trimmed_mean")]
+    assert shares == [0.1, 0.3]
+    assert aggregation.options_of("fedavg", given) == {}
+    aggregation.rule("fedavg", given)
+    with pytest.raises(ParamsError, match=r"federation\.rule_options\.krum: unknown option 'share_'"):
+        aggregation.rule("fedavg", {"fedavg": {}, "krum": {"share_": 0.2}})  # found whichever trains first
+    with pytest.raises(ParamsError, match=r"'share' stands beside options by rule \(krum\)"):
+        aggregation.rule("krum", {"krum": {"share": 0.2}, "share": 0.1})
+    with pytest.raises(ParamsError, match=r"'krumm' stands beside"):
+        aggregation.rule("fedavg", {"fedavg": {}, "krumm": {}})
+
+
 def test_fedavg_weighs_by_windows():
     rule = aggregation.rule("fedavg", {})
     np.testing.assert_array_equal(after(rule, A, B), [14, 23])

@@ -3,7 +3,7 @@
 import pytest
 
 from cellwright.registry.champions import champion
-from cellwright.registry.start import start
+from cellwright.registry.start import initial, start
 from cellwright.results import DataVersion
 from cellwright.steps.register import register
 from cellwright.versioning import data_version
@@ -45,3 +45,21 @@ def test_a_resumed_run_starts_from_what_it_started_from(strong, make_params):
     before = start(asked(make_params), early, newer(strong))
     register(make_params("ridge", "mlp"), strong, promote=True)
     assert start(asked(make_params), early, newer(strong)) == before
+
+
+def federated(make_params, initial):
+    plain = make_params("ridge", "mlp")
+    return plain.model_copy(update={"federation": plain.federation.model_copy(update={"initial": initial})})
+
+
+def test_a_federation_starts_from_the_champion_where_it_is_asked_to(strong, make_params):
+    asked_for = federated(make_params, "champion")
+    early, later = Workspace(strong.root, "early"), Workspace(strong.root, "later")
+    assert initial(federated(make_params, "seed"), later).folder is None
+    before = initial(asked_for, early)
+    assert (before.folder, "no champion yet" in before.sentence) == (None, True)
+    register(make_params("ridge", "mlp"), strong, promote=True)
+    found = initial(asked_for, later)
+    assert found.folder == str(champion(strong, MODEL))
+    assert found.sentence.endswith(f"the registry's champion, {MODEL} 1.0.0")
+    assert initial(asked_for, early) == before  # a run that is resumed starts from what it started from

@@ -13,12 +13,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from cellwright.errors import ParamsError
 from cellwright.families import member, members
 
 if TYPE_CHECKING:
     from cellwright.federation.aggregation._contract import Rule
+    from models._contract import Options
 
-__all__ = ["names", "rule"]
+__all__ = ["names", "options_of", "rule"]
+
+_WHERE = "federation.rule_options"
 
 
 def names() -> tuple[str, ...]:
@@ -29,12 +33,47 @@ def names() -> tuple[str, ...]:
 def rule(name: str, options: Mapping[str, Any] | None = None) -> Rule:
     """A rule with its options (`federation.rule`, `federation.rule_options`), at its beginning.
 
+    Args:
+        options: the rule's own, by name; or those of several rules, by the rule (`options_of`).
+
     Raises:
         UnknownName: there is no such rule; the message lists those there are.
         ParamsError: an option that the rule does not have (the nearest is named), or a value out of range.
     """
+    module = member(__name__, name, what="aggregation rule")
+    given = options or {}
+    where = f"{_WHERE}.{name}" if _by_rule(given) else _WHERE
+    made: Rule = module.Rule(_parsed(name, options_of(name, given), where))
+    return made
+
+
+def options_of(name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of one rule, of `federation.rule_options`: one rule's, `{share: 0.2}`, or several's, `{krum: {share: 0.2}, …}`.
+
+    Of several, all are held against their rules, so that a benchmark of them does not fail in the middle.
+
+    Raises:
+        ParamsError: rules and options beside each other; or an option that its rule does not have, or a value out of range.
+    """
+    if not _by_rule(options):
+        return options
+    known = names()
+    if mixed := [key for key, value in options.items() if key not in known or not isinstance(value, Mapping)]:
+        raise ParamsError(
+            f"{_WHERE}: '{mixed[0]}' stands beside options by rule ({', '.join(k for k in options if k in known)}), and is none: give "
+            "each rule a mapping of its own options, or one rule's options alone"
+        )
+    for other, own in options.items():
+        _parsed(other, own, f"{_WHERE}.{other}")
+    found: Mapping[str, Any] = options.get(name, {})
+    return found
+
+
+def _by_rule(options: Mapping[str, Any]) -> bool:
+    return any(key in names() and isinstance(value, Mapping) for key, value in options.items())
+
+
+def _parsed(name: str, options: Mapping[str, Any], where: str) -> Options:
     from cellwright.training.candidates import parse_options
 
-    module = member(__name__, name, what="aggregation rule")
-    made: Rule = module.Rule(parse_options(module.Options, options or {}, name, where="federation.rule_options"))
-    return made
+    return parse_options(member(__name__, name, what="aggregation rule").Options, options, name, where=where)
