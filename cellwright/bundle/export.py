@@ -91,7 +91,11 @@ def open_session(model: Path | bytes, threads: int = 1) -> Any:
 
 def run_session(session: Any, history: np.ndarray, known: np.ndarray, site: np.ndarray) -> np.ndarray:
     """One batch through an open session; shapes as above."""
-    feeds = {"history": history.astype(np.float32), "known": known.astype(np.float32), "site": site.astype(np.int64)}
+    feeds = {
+        "history": np.asarray(history, dtype=np.float32),
+        "known": np.asarray(known, dtype=np.float32),
+        "site": np.asarray(site, dtype=np.int64),
+    }
     forecast: np.ndarray = session.run([OUTPUT], feeds)[0]
     return forecast
 

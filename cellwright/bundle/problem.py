@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,15 +47,20 @@ class ServedProblem(Result):
     exogenous: dict[str, str] = Field(default_factory=dict)  # channel -> its source: below the project, or a file's name
     nearest: tuple[tuple[int, ...], ...] | None = None  # indices of the sites that the means are of, a row a site
 
-    @property
+    @cached_property
     def measured(self) -> tuple[str, ...]:
         """Features that a request must bring of each site."""
         return tuple(f for f in self.features if f != VALID and "@" not in f and MARK not in f and f not in self.exogenous)
 
-    @property
+    @cached_property
     def means(self) -> tuple[str, ...]:
         """Channels that are means of the nearest sites."""
         return tuple(f for f in self.features if MARK in f)
+
+    @cached_property
+    def channels(self) -> tuple[str, ...]:
+        """Channels of `history` that a request brings, directly or not; `valid` is made here."""
+        return tuple(f for f in self.features if f != VALID)
 
     @property
     def cadence_ms(self) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def answer(
             422, "the model gives no number for this history; check that its values are in the units of the bundle"
         )
     out: dict[str, Any] = {
-        "times": _times(problem, asked.first_ms),
+        "times": list(_times(problem.clock, problem.cadence_ms, problem.horizon, asked.first_ms)),
         "units": {target: problem.units[target] for target in problem.targets},
         "forecasts": _by_target(asked.sites, problem.targets, point(by_site, problem.quantiles)),
     }
@@ -68,8 +69,9 @@ def _by_target(sites: Iterable[str], targets: tuple[str, ...], values: np.ndarra
     return {site: dict(zip(targets, rows, strict=True)) for site, rows in zip(sites, listed, strict=True)}
 
 
-def _times(problem: ServedProblem, first_ms: int) -> list[str] | list[int]:
-    each = [first_ms + round(step * problem.cadence_ms) for step in range(problem.horizon)]
-    if problem.clock == "relative":
-        return each
-    return [datetime.fromtimestamp(ms / 1000, UTC).isoformat().replace("+00:00", "Z") for ms in each]
+@lru_cache(maxsize=256)  # all devices ask about the same few steps
+def _times(clock: str, cadence_ms: float, horizon: int, first_ms: int) -> tuple[str, ...] | tuple[int, ...]:
+    each = [first_ms + round(step * cadence_ms) for step in range(horizon)]
+    if clock == "relative":
+        return tuple(each)
+    return tuple(datetime.fromtimestamp(ms / 1000, UTC).isoformat().replace("+00:00", "Z") for ms in each)

@@ -23,7 +23,7 @@ A lag of L steps wants `history` values too: value i is the target at time + (i 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -73,11 +73,10 @@ def parse(body: Any, problem: ServedProblem, index: Mapping[str, int], offered: 
     sites = _sites(body, index)
     first_ms = _time(body.get("time"), problem)
     centres = np.array([index[s] for s in sites], dtype=np.int64)
-    nodes = _nodes(problem, centres)
-    needed = np.unique(nodes[nodes >= 0])
+    history = _own(body, problem, index, centres) if problem.inputs == "site" else _seen(body, problem, index, centres)
     return Asked(
-        history=_history(problem, nodes, needed, _table(body, problem, index, needed)),
-        known=np.broadcast_to(_known(problem, first_ms), (len(nodes), problem.history + problem.horizon, len(problem.known))),
+        history=history,
+        known=np.repeat(_known(problem, first_ms)[None], len(history), axis=0),
         site=np.zeros(1, dtype=np.int64) if problem.inputs == "all" else centres,
         sites=sites,
         first_ms=first_ms,
@@ -150,9 +149,21 @@ def _nodes(problem: ServedProblem, centres: np.ndarray) -> np.ndarray:
     return np.array([problem.neighbours[c] for c in centres], dtype=np.int64)
 
 
+def _own(body: dict[str, Any], problem: ServedProblem, index: Mapping[str, int], centres: np.ndarray) -> np.ndarray:
+    """(batch, history, 1, features): of models that see one site alone."""
+    return _with_valid(problem, _table(body, problem, index, centres)[:, :, None])
+
+
+def _seen(body: dict[str, Any], problem: ServedProblem, index: Mapping[str, int], centres: np.ndarray) -> np.ndarray:
+    """(batch, history, nodes, features): of models that see several sites."""
+    nodes = _nodes(problem, centres)
+    needed = np.unique(nodes[nodes >= 0])
+    return _history(problem, nodes, needed, _table(body, problem, index, needed))
+
+
 def _table(body: dict[str, Any], problem: ServedProblem, index: Mapping[str, int], needed: np.ndarray) -> np.ndarray:
     """(needed sites, history, channels without valid): what the request brings."""
-    channels = [f for f in problem.features if f != VALID]
+    channels = problem.channels
     table = np.empty((len(needed), problem.history, len(channels)), dtype=np.float32)
     for key, used in (("lags", problem.lags), ("exogenous", problem.exogenous)):
         if key in body and not used:
@@ -165,7 +176,7 @@ def _table(body: dict[str, Any], problem: ServedProblem, index: Mapping[str, int
         site = problem.sites[position]
         rows = _measured(history, site, problem)
         late = _lagged(lags, site, problem) if problem.lags else {}
-        found = rows | late | common | {name: mean[:, row] for name, mean in around.items()}
+        found = rows | late | common | {name: mean[:, row] for name, mean in around.items()} if len(channels) > len(rows) else rows
         for c, channel in enumerate(channels):
             table[row, :, c] = found[channel]
     return table
@@ -229,7 +240,7 @@ def _measured(
     if given is None:
         return dict.fromkeys(names, np.full(problem.history, np.nan))
     _all_there(given, names, f"history.{site}")
-    _only(given, set(problem.measured), f"'history.{site}'")
+    _only(given, problem.measured, f"'history.{site}'")
     return {name: _numbers(given[name], problem.history, f"history.{site}.{name}") for name in names}
 
 
@@ -266,6 +277,13 @@ def _history(problem: ServedProblem, nodes: np.ndarray, needed: np.ndarray, tabl
     if VALID not in problem.features:
         return np.ascontiguousarray(seen)
     seen[np.broadcast_to((nodes < 0)[:, None, :], seen.shape[:3])] = np.nan
+    return _with_valid(problem, seen)
+
+
+def _with_valid(problem: ServedProblem, seen: np.ndarray) -> np.ndarray:
+    """The channel `valid` added, where the model has it. `seen`: (batch, history, nodes, channels)."""
+    if VALID not in problem.features:
+        return seen
     valid = ~np.isnan(seen[..., : len(problem.targets)]).any(axis=-1, keepdims=True)
     return np.concatenate([seen, valid.astype(np.float32)], axis=-1)
 
@@ -293,14 +311,14 @@ def _known_of(
     return found
 
 
-def _only(given: Mapping[str, Any], known: set[str], where: str) -> None:
-    if unknown := sorted(set(given) - known):
-        raise RequestError(400, f"{where}: unknown key '{unknown[0][:80]}'; known are {', '.join(sorted(known))}")
+def _only(given: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    if unknown := given.keys() - known:
+        raise RequestError(400, f"{where}: unknown key '{min(unknown)[:80]}'; known are {', '.join(sorted(known))}")
 
 
 def _exactly(given: Mapping[str, Any], expected: tuple[str, ...], where: str) -> None:
     _all_there(given, expected, where)
-    _only(given, set(expected), f"'{where}'")
+    _only(given, expected, f"'{where}'")
 
 
 def _all_there(given: Mapping[str, Any], expected: tuple[str, ...], where: str) -> None:
