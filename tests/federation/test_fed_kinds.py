@@ -317,4 +317,4 @@ def test_the_guides_examples_are_accepted():
                 check_asked(check({"dataset": name, **block}, "docs/federation.md"), kind, catalogue)
                 asked.append(kind)
     assert sorted(asked) == ["transfer", "vertical"]
-    assert len(blocks) == 3
+    assert len(blocks) == 4

@@ -7,7 +7,10 @@ vertical   same rows, different features          psi.py        private set inte
                                                   halves.py     bottom and top in torch          keeping.py  what a party keeps
                                                   session.py    the coordinator's side of a run  progress.py how far a run is
                                                   vertical.py   `vertical_train`: align, train, measure
+                                                  audited.py    a Channel that signs and checks; audit_summary.py what came of it
                                                   parting.py    a data set as several parties would hold it
+                                                  vertical_run.py  all of it as params.yaml asks for it
 transfer   neither rows nor features in common    transfer.py   `transfer`: a body from elsewhere, a new head
                                                   inputs.py     which column of a network reads which channel
+                                                  transfer_run.py  all of it as params.yaml asks for it
 """
