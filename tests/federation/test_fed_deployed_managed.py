@@ -1,12 +1,13 @@
 """A coordinator of another process under the FMLMS: it is asked at every boundary of rounds; killed coordinators; claimed names."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from flwr.app import Message
 
 from cellwright.errors import FederationError
 from cellwright.federation.audit.log import records, verify_log
@@ -228,6 +229,38 @@ def test_who_claims_anothers_name_is_turned_away_and_the_rest_go_on(
     assert [r["reason"] for r in refused] == [e for e in outcome.rounds[0].events if "turned away" in e]
     assert len(refused) == 1
     assert any("claims to be 'east'" in event for event in outcome.rounds[0].events)
+
+
+class Withholding(LocalGrid):
+    """Replies of the node that was made first do not come while `withheld`."""
+
+    withheld, greeted = True, 0
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        sent = list(messages)
+        tickets = list(super().push_messages(sent))
+        first = min(self._peers)
+        self.late = {
+            *getattr(self, "late", ()),
+            *(t for t, m in zip(tickets, sent, strict=True) if m.metadata.dst_node_id == first),
+        }
+        self.greeted = len(self.late)
+        return tickets
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return super().pull_messages([t for t in message_ids if not (self.withheld and t in self.late)])
+
+
+def test_a_node_that_keeps_silent_is_waited_for_once_and_joins_when_it_speaks(
+    tmp_path: Path, owner_folders: dict[str, Path]
+) -> None:
+    nodes = {o: DataOwner(o, owner_folders[o], OwnerKit(signer=Signer.generate())) for o in OWNERS}
+    grid = Withholding(client_app(lambda c: nodes[str(c.node_config["name"])]), list(nodes))
+    channel = FlowerChannel(grid)
+    assert channel.nodes() == channel.nodes() == ("north", "south")
+    assert grid.greeted == 1  # its answer is awaited, it is not asked again
+    grid.withheld = False
+    assert channel.nodes() == OWNERS
 
 
 # -- for real
