@@ -109,7 +109,7 @@ def coordinate(
             with coordinator.costs.during("contribution"):
                 outcome = replace(outcome, contributions=_contributions(job, coordinator))
         coordinator.costs.keep()
-        outcome = replace(outcome, spent=dict(coordinator.costs.spent))
+        outcome = replace(outcome, spent={str(part): spent for part, spent in coordinator.costs.spent.items()})
         if coordinator.auditor is not None:
             coordinator.auditor.close()
     finally:
