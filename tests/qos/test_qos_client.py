@@ -219,7 +219,8 @@ def test_what_ends_mid_transfer_is_seen(network):
             until(lambda: held.over)
             assert held.state is State.EXPIRED
         with client.session(UE, EDGE, "gold", 60) as held:
-            network.sessions.held.clear()
+            with client_of(network) as twin:
+                twin.delete(held.id)
             until(lambda: held.over)
             assert held.state is State.LOST
     assert changes == [State.AVAILABLE, State.REVOKED, State.RELEASED]

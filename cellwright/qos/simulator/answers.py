@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -49,15 +50,17 @@ def problem(status: int, code: str, message: str, headers: dict[str, str] | None
     return web.json_response({"status": status, "code": code, "message": message}, status=status, headers=headers)
 
 
-def middleware(faults: Faults) -> Middleware:
-    """Answers of one network."""
+def middleware(faults: Faults, counts: Counter[tuple[str, int]]) -> Middleware:
+    """Answers of one network; `counts` them by operation and status."""
 
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         correlator = request.headers.get("x-correlator")
         good = correlator is None or CORRELATOR.match(correlator) is not None
-        fault = faults.take(request.match_info.route.name or "")
+        operation = request.match_info.route.name or ""
+        fault = faults.take(operation)
         response = await _answered(request, handler, fault, good)
+        counts[operation, response.status] += 1
         response.headers["x-correlator"] = correlator if correlator and good else str(uuid4())
         if fault and fault.lose_answer and request.transport:
             request.transport.abort()

@@ -171,7 +171,7 @@ class Control:
     async def _put_cell(self, request: web.Request) -> web.Response:
         body = parsed(await request.read(), request.content_type)
         cell = _made(Cell, {**body, "name": request.match_info["name"]})
-        self._network.terrain.cells[cell.name] = cell
+        self._network.terrain.put_cell(cell)
         self._network.sessions.version += 1
         return web.json_response(cell.model_dump(mode="json"))
 
@@ -179,7 +179,7 @@ class Control:
         """Changes what is given; the rest stays."""
         body = parsed(await request.read(), request.content_type)
         sessions = self._network.sessions
-        sessions.behaviour = _made(Behaviour, sessions.behaviour.model_dump() | body)
+        sessions.behave(_made(Behaviour, sessions.behaviour.model_dump() | body))
         return web.json_response(sessions.behaviour.model_dump(mode="json"))
 
     async def _token(self, request: web.Request) -> web.Response:

@@ -14,6 +14,7 @@ import secrets
 import signal
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -67,6 +68,7 @@ class Network:
         profiles = {profile.name: profile for profile in self.options.profiles}
         self.sessions = Sessions(self.terrain, profiles, self.options.behaviour)
         self.access, self.faults = Access(), answers.Faults()
+        self.counts: Counter[tuple[str, int]] = Counter()  # answers, by operation and status
         self.control_token = self.access.new(Grant("operator", frozenset({CONTROL})), control_token)
         self.rules = NetworkRules(self.terrain, self.sessions, self.clock)
         self.shaper = Shaper(self.rules, seed=seed)
@@ -128,7 +130,7 @@ class Network:
             await self._runner.cleanup()
 
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[answers.middleware(self.faults)], client_max_size=MOST_BYTES)
+        app = web.Application(middlewares=[answers.middleware(self.faults, self.counts)], client_max_size=MOST_BYTES)
         Camara(self).add_to(app)
         Control(self).add_to(app)
         return app

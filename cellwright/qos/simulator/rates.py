@@ -40,10 +40,8 @@ class NetworkRules(Rules):
 
     def _session(self, path: Path) -> Held | None:
         """The session that a path's packets belong to: the edge's own address counts, and that of the entrance that stands for it."""
-        for held in self._sessions.held.values():
-            if held.status is QosStatus.AVAILABLE and held.subject.device.name == path.device and _belongs(held, path):
-                return held
-        return None
+        found = (h for h in self._sessions.at(path.device) if h.status is QosStatus.AVAILABLE and _belongs(h, path))
+        return next(found, None)
 
     def _down(self, held: Held, cell: Cell) -> float | None:
         guaranteed = held.profile.guaranteed_bit_s()

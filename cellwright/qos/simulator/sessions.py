@@ -7,6 +7,7 @@ any --delete--> gone
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
@@ -92,6 +93,8 @@ class Sessions:
     held: dict[UUID, Held] = field(default_factory=dict)
     outbox: list[Notice] = field(default_factory=list)
     version: int = 0  # grows with every change of what flows are given
+    _of_device: dict[str, dict[UUID, None]] = field(default_factory=dict)  # in the order in which they were made
+    _queue: list[tuple[float, UUID]] = field(default_factory=list)  # heap of moments at which something happens
 
     # operations
 
@@ -104,13 +107,12 @@ class Sessions:
             allowed = f"{profile.shortest_s:g} to {longest_s:g}" if longest_s is not None else f"at least {profile.shortest_s:g}"
             code = "QUALITY_ON_DEMAND.DURATION_OUT_OF_RANGE"
             raise Refusal(400, code, f"{profile.name} lasts {allowed} seconds, asked for {asked.duration}.")
-        for other in self.held.values():
-            same = other.subject.device.name == subject.device.name
-            if same and other.holds_flow and other.asked.overlaps(asked):
+        for other in self.at(subject.device.name):
+            if other.holds_flow and other.asked.overlaps(asked):
                 raise Refusal(409, "CONFLICT", "Conflict with an existing session for the same device.")
         decide_at_s = now_s + self.behaviour.decision_s
         made = Held(uuid4(), subject, asked, profile, asked.duration, decide_at_s)
-        self.held[made.id] = made
+        self._put(made)
         if self.behaviour.decision_s == 0 and self._room(made):
             self._decide(made, now_s)
         return self.held[made.id]
@@ -135,15 +137,18 @@ class Sessions:
 
     def delete(self, found: Held, now_s: float) -> None:
         """Release it at once. Only a session that was available tells its sink."""
-        del self.held[found.id]
-        self.version += 1
+        self._drop(found.id)
         if found.status is QosStatus.AVAILABLE:
             self._notify(found, now_s, QosStatus.UNAVAILABLE, StatusInfo.DELETE_REQUESTED)
 
     def of_device(self, client: str, device: Terminal, now_s: float) -> list[Held]:
         """All sessions of a device that a client made."""
         self.tick(now_s)
-        return [h for h in self.held.values() if h.subject.client == client and h.subject.device.name == device.name]
+        return [held for held in self.at(device.name) if held.subject.client == client]
+
+    def at(self, device: str) -> list[Held]:
+        """All sessions of a device, whoever made them."""
+        return [self.held[id_] for id_ in self._of_device.get(device, ())]
 
     def revoke(self, session_id: UUID, now_s: float) -> Held:
         """The network ends a session. Raises Refusal."""
@@ -158,17 +163,22 @@ class Sessions:
     def moved(self, device: Terminal, now_s: float) -> None:
         """A device is somewhere else: the new cell must have room for what it was given."""
         self.tick(now_s)
-        for held in list(self.held.values()):
-            if held.subject.device.name == device.name:
-                after = self._put(replace(held, subject=replace(held.subject, device=device)))
-                if after.status is QosStatus.AVAILABLE and not self._room(after):
-                    self._end(after, now_s, StatusInfo.NETWORK_TERMINATED)
+        for held in self.at(device.name):
+            after = self._put(replace(held, subject=replace(held.subject, device=device)))
+            if after.status is QosStatus.AVAILABLE and not self._room(after):
+                self._end(after, now_s, StatusInfo.NETWORK_TERMINATED)
 
     def forget(self, device: str, now_s: float) -> None:
         """A device is gone from the network: what it was given ends."""
-        for held in list(self.held.values()):
-            if held.subject.device.name == device and held.status is not QosStatus.UNAVAILABLE:
+        for held in self.at(device):
+            if held.status is not QosStatus.UNAVAILABLE:
                 self.revoke(held.id, now_s)
+
+    def behave(self, behaviour: Behaviour) -> None:
+        """Decide and linger differently from now on."""
+        self.behaviour = behaviour
+        self._queue = [(self._moment_of(held), id_) for id_, held in self.held.items()]
+        heapq.heapify(self._queue)
 
     # time
 
@@ -182,7 +192,7 @@ class Sessions:
             elif held.status is QosStatus.AVAILABLE:
                 self._end(held, at_s, StatusInfo.DURATION_EXPIRED)
             else:
-                del self.held[session_id]
+                self._drop(session_id)
 
     def next_due_s(self) -> float | None:
         """When something happens by itself."""
@@ -190,7 +200,13 @@ class Sessions:
         return due[0] if due else None
 
     def _due(self) -> tuple[float, UUID] | None:
-        return min(((self._moment_of(held), id_) for id_, held in self.held.items()), default=None)
+        """The next moment; those that were overtaken by a change are dropped from the queue."""
+        while self._queue:
+            at_s, id_ = self._queue[0]
+            if id_ in self.held and self._moment_of(self.held[id_]) == at_s:
+                return at_s, id_
+            heapq.heappop(self._queue)
+        return None
 
     def _moment_of(self, held: Held) -> float:
         if held.status is QosStatus.REQUESTED:
@@ -210,8 +226,18 @@ class Sessions:
 
     def _put(self, held: Held) -> Held:
         self.held[held.id] = held
+        self._of_device.setdefault(held.subject.device.name, {})[held.id] = None
+        heapq.heappush(self._queue, (self._moment_of(held), held.id))
         self.version += 1
         return held
+
+    def _drop(self, session_id: UUID) -> None:
+        held = self.held.pop(session_id)
+        ids = self._of_device[held.subject.device.name]
+        del ids[session_id]
+        if not ids:
+            del self._of_device[held.subject.device.name]
+        self.version += 1
 
     def _notify(self, held: Held, now_s: float, status: QosStatus, reason: StatusInfo | None) -> None:
         if held.asked.sink:

@@ -12,6 +12,7 @@ from cellwright.qos.simulator.options import Cell, NetworkOptions, Place, Termin
 from cellwright.qos.simulator.refusal import Refusal, not_found
 
 _EARTH_M = 6_371_000.0
+_REMEMBERED = 100_000  # places whose cell is kept
 _Placed = TypeVar("_Placed", bound=Place)
 
 
@@ -33,6 +34,7 @@ class Terrain:
 
     def __init__(self, options: NetworkOptions) -> None:
         self.cells = {cell.name: cell for cell in options.cells}
+        self._served: dict[tuple[float, float], Cell] = {}
         self.zones = {zone.id: zone for zone in options.zones}
         self.devices: dict[str, Terminal] = {}
         self._by: dict[tuple[str, str], str] = {}
@@ -77,7 +79,17 @@ class Terrain:
 
     def cell_of(self, place: Place) -> Cell:
         """The cell that serves a place."""
-        return closest(place, self.cells.values())
+        at = (place.longitude, place.latitude)
+        if at not in self._served:
+            if len(self._served) >= _REMEMBERED:
+                self._served.clear()
+            self._served[at] = closest(place, self.cells.values())
+        return self._served[at]
+
+    def put_cell(self, cell: Cell) -> None:
+        """Know a cell, or know it anew."""
+        self.cells[cell.name] = cell
+        self._served.clear()
 
     def zone_of(self, place: Place) -> Zone:
         """The closest edge zone. Raises Refusal: there is none."""
