@@ -9,11 +9,12 @@ quantised to INT8 as published. Next to these, the last version but trained cold
 gently, with a learning rate of 1e-5 (a hundredth) and a tenth of the time.
 
 The large file is synthetic: 536,870,912 bytes of safetensors in the shapes of a VGG, normal random weights, and then what training
-could have done to it: the last two layers moved, all layers moved little or much, all drawn anew; and one with another header, so
-that every byte moves. Moved means: normal noise, its standard deviation a share of the weights'.
+could have done to it: the last two layers moved, all layers moved little or much, all drawn anew; and one with a longer header, so
+that every byte lies elsewhere. Moved means: normal noise, its standard deviation a share of the weights'.
 
-Each measurement is a process of its own, one thread. Time is wall time; memory is the process's largest resident set (VmHWM), Python and
-numpy included. Every rebuilt file was compared with the target by SHA-256 before it got its name.
+One thread. Wall and CPU time; on a machine with other work, CPU-seconds are what compares. Files of more than 16 MB are measured in a
+process of their own, whose largest resident set (VmHWM) is given as MB, Python and numpy included. Every rebuilt file was compared with
+the target by SHA-256 before it got its name.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DAY, WEEK, WINDOW = 144, 7 * 144, 28 * 144  # rows
 VERSIONS = 5
 LARGE_BYTES = 536_870_912
+SMALL_BYTES = 1 << 24
 MODES = ("whole", "prefix", "chunks", "weights")
 
 
@@ -53,16 +55,23 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """By one process; `mb` is known where it did nothing else."""
+
+    s: float
+    cpu_s: float
+    mb: float | None = None
+
+
+@dataclass(frozen=True)
 class Cost:
     """One mode of one pair."""
 
     pair: Pair
     mode: str
     patch_bytes: int
-    make_s: float
-    make_mb: float
-    apply_s: float
-    apply_mb: float
+    make: Spent
+    apply: Spent
 
     @property
     def full_bytes(self) -> int:
@@ -70,29 +79,40 @@ class Cost:
 
 
 def versions(model: str, folder: Path, given: argparse.Namespace) -> list[Pair]:
-    """Train, export and pair up."""
-    from cellwright.training import fit as fitting
+    """The versions, trained where they are not there yet, in pairs."""
+    if not (folder / f"{model}-cold.onnx").is_file():
+        train(model, folder, given)
+    pairs = []
+    for kind in ("onnx", "int8.onnx"):
+        names = [folder / f"{model}-{n + 1}.{kind}" for n in range(VERSIONS)]
+        pairs += [Pair(f"{model}, {label(kind)}, {n + 1} to {n + 2}", a, b) for n, (a, b) in enumerate(pairwise(names))]
+    last = folder / f"{model}-{VERSIONS}.onnx"
+    for how, name in (("gently retrained", "gentle"), ("trained cold", "cold")):
+        pairs.append(Pair(f"{model}, fp32, {how}", last, folder / f"{model}-{name}.onnx"))
+    return [p for p in pairs if p.base.is_file() and p.target.is_file()]
 
-    pairs, kept = [], None
+
+def train(model: str, folder: Path, given: argparse.Namespace) -> None:
+    """Train and export: five versions, one more gently retrained from the last, and one trained cold on the same days."""
+    import torch
+
+    from cellwright import versioning
+    from cellwright.training import fit as fitting
+    from cellwright.workspace import Workspace
+
+    torch.set_num_threads(1)
+    versioning.reproduce(Workspace(ROOT), "city")
+    kept = None
     for number in range(VERSIONS):
         candidate, panel, spans, _ = task(model, number, given.budget_s, [])
         fitted = fitting.fit(candidate, panel, spans, warm=kept)
         kept = fitted.forecaster
         exported(kept, folder / f"{model}-{number + 1}")
         say(f"{model}: version {number + 1} of {VERSIONS} trained and exported")
-    for kind in ("onnx", "int8.onnx"):
-        names = [folder / f"{model}-{n + 1}.{kind}" for n in range(VERSIONS)]
-        pairs += [Pair(f"{model}, {label(kind)}, {n + 1} to {n + 2}", a, b) for n, (a, b) in enumerate(pairwise(names))]
     gentle = task(model, VERSIONS - 1, given.budget_s / 10, ["train.learning_rate=0.00001"])
     exported(fitting.fit(*gentle[:3], warm=kept).forecaster, folder / f"{model}-gentle")
     other = task(model, VERSIONS - 1, given.budget_s, ["train.seed=100"])
     exported(fitting.fit(*other[:3]).forecaster, folder / f"{model}-cold")
-    last = folder / f"{model}-{VERSIONS}.onnx"
-    pairs += [
-        Pair(f"{model}, {how}", last, folder / f"{model}-{name}.onnx")
-        for how, name in (("gently retrained", "gentle"), ("trained cold", "cold"))
-    ]
-    return [p for p in pairs if p.base.is_file() and p.target.is_file()]
 
 
 def label(kind: str) -> str:
@@ -125,21 +145,17 @@ def exported(forecaster: Any, stem: Path) -> None:
 def large(folder: Path, total: int) -> Iterator[Pair]:
     """Pairs of the synthetic file; each target is gone when the next one is asked for."""
     layers = shapes(total)
-    base = written(folder / "large", layers, lambda _, w: w)
+    base = written(folder / "large", total, layers, lambda _, w: w)
     tuned = ("classifier.1", "classifier.2")
-    for what, change, title, modes in (
-        (
-            "last two layers moved by 1e-2",
-            lambda n, w: moved(n, w, 1e-2) if n in tuned else w,
-            "v1",
-            ("whole", "chunks", "weights"),
-        ),
-        ("all layers moved by 1e-4", lambda n, w: moved(n, w, 1e-4), "v1", ("chunks", "weights")),
-        ("all layers moved by 1e-2", lambda n, w: moved(n, w, 1e-2), "v1", ("weights",)),
-        ("drawn anew", lambda n, w: np.roll(w, 7919), "v1", ("whole", "weights")),
-        ("another header only", lambda _, w: w, "a second version", ("chunks",)),
+    every = ("chunks", "weights")
+    for what, change, longer, modes in (
+        ("last two layers moved by 1e-2", lambda n, w: moved(w, 1e-2) if n in tuned else w, 0, ("whole", *every)),
+        ("all layers moved by 1e-4", lambda _, w: moved(w, 1e-4), 0, every),
+        ("all layers moved by 1e-2", lambda _, w: moved(w, 1e-2), 0, ("weights",)),
+        ("drawn anew", lambda _, w: moved(np.zeros_like(w), 1, len(w)), 0, ("weights",)),
+        ("header longer by 1,001 bytes", lambda _, w: w, 1001, ("chunks",)),
     ):
-        target = written(folder / "large-next", layers, change, title)
+        target = written(folder / "large-next", total + longer, layers, change)
         yield Pair(f"synthetic, {what}", base, target, modes)
         target.unlink()
 
@@ -147,22 +163,26 @@ def large(folder: Path, total: int) -> Iterator[Pair]:
 def shapes(total: int) -> dict[str, int]:
     """Numbers of each layer, in the proportions of a VGG-16, of `total` bytes with the header."""
     shares = {"features.1": 0.02, "features.2": 0.09, "classifier.0": 0.74, "classifier.1": 0.12, "classifier.2": 0.03}
-    numbers = (total - 8 - len(header(dict.fromkeys(shares, total // 4), "v1"))) // 4
-    return {name: int(numbers * share) for name, share in shares.items()}
+    head = len(header(dict.fromkeys(shares, total // 4)))
+    numbers = (total - 8 - head) // 4
+    found = {name: int(numbers * share) for name, share in shares.items()}
+    found["classifier.2"] += numbers - sum(found.values())
+    return found
 
 
-def header(layers: dict[str, int], title: str) -> bytes:
-    at, found = 0, {"__metadata__": {"title": title}}
+def header(layers: dict[str, int]) -> bytes:
+    at, found = 0, {}
     for name, count in layers.items():
         found[name] = {"dtype": "F32", "shape": [count], "data_offsets": [at, at + 4 * count]}
         at += 4 * count
     return json.dumps(found).encode()
 
 
-def written(path: Path, layers: dict[str, int], change: Any, title: str = "v1") -> Path:
-    """A safetensors file of the same random weights, changed; the last layer is cut or filled to the size that was asked for."""
+def written(path: Path, size: int, layers: dict[str, int], change: Any) -> Path:
+    """A safetensors file of the same random weights, changed; its header is filled with spaces until the file has `size` bytes."""
     with path.open("wb") as out:
-        head = header(layers, title)
+        head = header(layers)
+        head += b" " * max(0, size - 8 - len(head) - 4 * sum(layers.values()))
         out.write(len(head).to_bytes(8, "little") + head)
         for seed, (name, count) in enumerate(layers.items()):
             rng = np.random.default_rng(seed)
@@ -171,47 +191,53 @@ def written(path: Path, layers: dict[str, int], change: Any, title: str = "v1") 
     return path
 
 
-def moved(name: str, weights: np.ndarray, share: float) -> np.ndarray:
-    rng = np.random.default_rng([len(name), len(weights), int(abs(weights[0]) * 1e9)])
+def moved(weights: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
+    """With noise that is that share of the weights; which noise, the weights themselves decide."""
+    rng = np.random.default_rng([seed, *weights[:4].view(np.uint32).tolist()])
     return weights + rng.normal(0, share * 0.02, len(weights)).astype(np.float32)
 
 
 def cost(pair: Pair, mode: str, folder: Path) -> Cost:
-    """Make and apply in processes of their own."""
+    """Make and apply; large files each in a process of its own, for the sake of its memory."""
     patch, out = folder / "patch", folder / "rebuilt"
-    made = one("make", pair.base, pair.target, patch, mode)
-    applied = one("apply", pair.base, patch, out)
-    found = Cost(pair, mode, patch.stat().st_size, made["s"], made["mb"], applied["s"], applied["mb"])
+    run = one if pair.target.stat().st_size > SMALL_BYTES else within
+    made = run("make", pair.base, pair.target, patch, mode)
+    applied = run("apply", pair.base, patch, out)
+    found = Cost(pair, mode, patch.stat().st_size, made, applied)
     out.unlink()
     patch.unlink()
     share = found.patch_bytes / found.full_bytes
-    say(f"{pair.what}: {mode} {share:.1%}, made in {made['s']:.2f} s, applied in {applied['s']:.2f} s, {applied['mb']:.0f} MB")
+    say(f"{pair.what}: {mode} {share:.1%}, made in {made.s:.2f} s, applied in {applied.s:.2f} s ({applied.cpu_s:.2f} CPU-s)")
     return found
 
 
-def one(*command: object) -> dict[str, float]:
+def one(*command: object) -> Spent:
+    """The same as `within`, in a process of its own."""
     given = [sys.executable, __file__, "--one", *map(str, command)]
     done = subprocess.run(given, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    return Spent(**json.loads(done.stdout))
 
 
-def within(what: str, *arguments: str) -> None:
-    """The measured process itself."""
+def within(what: str, *arguments: Any) -> Spent:
+    """Make or apply a patch here."""
     from cellwright.delta import apply, make
     from cellwright.delta.modes import FAMILY, mode
     from cellwright.families import members
 
     for name in members(FAMILY):  # loaded before the clock starts
         mode(name)
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     if what == "make":
         make(*map(Path, arguments[:3]), [arguments[3]])
     else:
         apply(*map(Path, arguments))
-    took = time.perf_counter() - started
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(json.dumps({"s": took, "mb": int(peak.split()[1]) / 1000}))
+    return Spent(time.perf_counter() - started, time.process_time() - cpu)
+
+
+def peak_mb() -> float:
+    """The largest resident set of this process so far."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1000
 
 
 def page(costs: list[Cost], wall_s: float) -> str:
@@ -227,8 +253,8 @@ def page(costs: list[Cost], wall_s: float) -> str:
         f"{'.'.join(map(str, zstandard.ZSTD_VERSION))}), {wall_s / 60:.0f} min in all, load average at the end {one_min:.1f} (1 min), "
         f"{five_min:.1f} (5 min). `share` is the patch's bytes as a share of the whole file's.",
         "",
-        "| pair | file bytes | mode | patch bytes | share | make s | make MB | apply s | apply MB | rebuilt MB/s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| pair | file bytes | mode | patch bytes | share | make s | CPU-s | MB | apply s | CPU-s | MB | rebuilt MB/CPU-s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *map(line, costs),
         "",
     ]
@@ -238,10 +264,9 @@ def page(costs: list[Cost], wall_s: float) -> str:
 
 def line(c: Cost) -> str:
     size = SIZES[c.pair.what]
-    return (
-        f"| {c.pair.what} | {size:,} | {c.mode} | {c.patch_bytes:,} | {c.patch_bytes / size:.1%} | {c.make_s:.2f} "
-        f"| {c.make_mb:.0f} | {c.apply_s:.2f} | {c.apply_mb:.0f} | {size / c.apply_s / 1e6:.0f} |"
-    )
+    times = " | ".join(f"{x.s:.2f} | {x.cpu_s:.2f} | {'' if x.mb is None else f'{x.mb:.0f}'}" for x in (c.make, c.apply))
+    rate = size / max(c.apply.cpu_s, 1e-3) / 1e6
+    return f"| {c.pair.what} | {size:,} | {c.mode} | {c.patch_bytes:,} | {c.patch_bytes / size:.1%} | {times} | {rate:.0f} |"
 
 
 SIZES: dict[str, int] = {}  # of the targets, some of which are gone when the page is written
@@ -256,12 +281,16 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--models", default="gru,patchtst")
     asked.add_argument("--budget-s", type=float, default=20)
+    asked.add_argument(
+        "--versions", type=Path, default=None, help="keep the exported versions there; measure those that are there already"
+    )
     asked.add_argument("--large-bytes", type=int, default=LARGE_BYTES)
     asked.add_argument("--out", type=Path, default=None, help="default: benchmarks/results/<date>-delta.md")
     asked.add_argument("--one", nargs="+", default=None, help=argparse.SUPPRESS)
     given = asked.parse_args()
     if given.one:
-        within(*given.one)
+        spent = within(*given.one)
+        print(json.dumps({"s": spent.s, "cpu_s": spent.cpu_s, "mb": peak_mb()}))
         return
     begun = time.perf_counter()
     out = given.out or ROOT / "benchmarks" / "results" / f"{datetime.now(UTC):%Y-%m-%d}-delta.md"
@@ -283,15 +312,8 @@ def measured(folder: Path, given: argparse.Namespace) -> Iterator[Cost]:
 
 def pairs_of(folder: Path, given: argparse.Namespace) -> Iterator[Pair]:
     """The real pairs, then the synthetic ones."""
-    import torch
-
-    from cellwright import versioning
-    from cellwright.workspace import Workspace
-
-    torch.set_num_threads(1)
-    versioning.reproduce(Workspace(ROOT), "city")
     for model in filter(None, given.models.split(",")):
-        yield from versions(model, folder, given)
+        yield from versions(model, given.versions or folder, given)
     if given.large_bytes:
         yield from large(folder, given.large_bytes)
 

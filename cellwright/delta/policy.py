@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 from cellwright.delta.patch import Patch
 
-_MEASURED_BYTES_S = {"whole": 400e6, "chunks": 400e6, "weights": 100e6, "prefix": 100e6}
+_MEASURED_BYTES_S = {"whole": 190e6, "chunks": 360e6, "weights": 140e6, "prefix": 150e6}
 
 
 @dataclass(frozen=True)
 class Policy:
-    """When a patch pays. Rates are those of the slower of the two cores that benchmarks/results/2026-11-22-delta.md was made on."""
+    """When a patch pays. Defaults as measured (benchmarks/results/2026-11-22-delta.md): rates are those of one core."""
 
-    least_saved: float = 0.1  # share of the full file's bytes that a patch must save
+    least_saved: float = 0.25  # share of the full file's bytes that a patch must save; fp32 weights drawn anew save 0.17
     link_bit_s: float | None = None  # rate at which the device is reached; None: not known, only bytes count
     rebuild_bytes_s: dict[str, float] = field(default_factory=lambda: dict(_MEASURED_BYTES_S))  # of the target, by mode
 
