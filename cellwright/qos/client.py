@@ -21,21 +21,17 @@ from types import FrameType
 from typing import Any, NoReturn, Self
 from uuid import UUID
 
-from pydantic import TypeAdapter
-
 from cellwright.errors import CellwrightError, QosError
-from cellwright.qos.forms import ApplicationServer, CreateSession, Device, ExtendSession, OfDevice, Ports, QosStatus, SessionInfo
+from cellwright.qos.forms import ApplicationServer, CreateSession, Device, Ports
 from cellwright.qos.journal import Entry, Journal
 from cellwright.qos.keeper import Keeper
+from cellwright.qos.operations import Operations
 from cellwright.qos.session import OnChange, Session, State
 from cellwright.qos.sink import Sink
-from cellwright.qos.transport import Denied, Retries, Token, Transport, Unreachable, understood
+from cellwright.qos.transport import Denied, Retries, Token, Transport
 
 log = logging.getLogger(__name__)
-PATH = "/quality-on-demand/v1"
 WAIT_S = 5.0
-_STANDARD = "Quality-on-Demand 1.1.0"
-_SESSION, _SESSIONS = TypeAdapter(SessionInfo), TypeAdapter(tuple[SessionInfo, ...])
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.02, 0.5
 _POLL_S, _POLL_WITH_SINK_S = 1.0, 15.0
 
@@ -48,7 +44,7 @@ class Released:
     error: str | None = None
 
 
-class QodClient:
+class QodClient(Operations):
     """Sessions at one network. Safe to use from several threads."""
 
     def __init__(
@@ -64,15 +60,10 @@ class QodClient:
         poll_s: float | None = None,
     ) -> None:
         """`journal`: without one, nothing is known of sessions after a crash. `sink`: where notifications arrive; else it polls."""
-        self._api = transport or Transport(root, token, retries=retries, timeout_s=timeout_s)
-        self._journal, self._sink = journal, sink
+        super().__init__(transport or Transport(root, token, retries=retries, timeout_s=timeout_s), journal)
+        self._sink = sink
         self._poll_s = poll_s or (_POLL_WITH_SINK_S if sink else _POLL_S)
         self._keeper = Keeper(self)
-
-    @property
-    def root(self) -> str:
-        """The network's address."""
-        return self._api.root
 
     def __enter__(self) -> Self:
         for released in self.release():
@@ -91,52 +82,6 @@ class QodClient:
             except CellwrightError as error:
                 log.warning("a QoS session stays in the journal: %s", error)
         self._api.close()
-
-    # the operations of the standard
-
-    def create(self, asked: CreateSession) -> SessionInfo:
-        """Create a session exactly once: after a lost answer the network is asked whether it was carried out, before it is repeated.
-
-        Raises:
-            Denied: the network refused; 409 CONFLICT where another session of the device holds the flow.
-            Unreachable: no answer, to the last.
-        """
-        return self._create(asked, frozenset())
-
-    def get(self, session_id: UUID) -> SessionInfo:
-        """A session's present state. Raises Denied (404 where it is gone), Unreachable."""
-        return _info(self._api.send("GET", f"{PATH}/sessions/{session_id}"))
-
-    def extend(self, session_id: UUID, additional_s: int) -> SessionInfo:
-        """Let a session last longer; the network caps it at the profile's maximum.
-
-        A lost answer is not repeated, as that would extend twice: the session is read instead.
-
-        Raises:
-            Denied: 409 QUALITY_ON_DEMAND.SESSION_EXTENSION_NOT_ALLOWED unless it is available; 404 where it is gone.
-        """
-        body = ExtendSession(requested_additional_duration=additional_s).wire()
-        try:
-            return _info(self._api.send("POST", f"{PATH}/sessions/{session_id}/extend", body, repeat=False))
-        except Unreachable as error:
-            if not error.maybe_done:
-                raise
-            return self.get(session_id)
-
-    def delete(self, session_id: UUID) -> bool:
-        """Delete a session; False where it was gone already. Raises Denied, Unreachable."""
-        try:
-            self._api.send("DELETE", f"{PATH}/sessions/{session_id}")
-        except Denied as error:
-            if error.status != 404:
-                raise
-            return False
-        return True
-
-    def retrieve(self, device: Device | None) -> tuple[SessionInfo, ...]:
-        """All sessions of a device that this API consumer made. `None`: the device that the token stands for."""
-        found = self._api.send("POST", f"{PATH}/retrieve-sessions", OfDevice(device=device).wire())
-        return understood(_SESSIONS, found, _STANDARD)
 
     # a session that lasts as long as a transfer
 
@@ -330,76 +275,15 @@ class QodClient:
             held.entry = self._note(replace(entry, session_id=info.session_id))
             held.learn(info)
 
-    def _create(self, asked: CreateSession, claimed: frozenset[UUID]) -> SessionInfo:
-        lost, body = False, asked.wire()
-        for failures in range(self._api.retries.attempts):
-            try:
-                return _info(self._api.send("POST", f"{PATH}/sessions", body, repeat=False))
-            except Unreachable as error:
-                if not error.maybe_done:
-                    raise
-                lost = True
-            except Denied as error:
-                if error.status != 409 or failures + 1 == self._api.retries.attempts:
-                    raise
-                if not self._make_room(asked, claimed, lost=lost):
-                    raise
-            if found := self._same(asked, claimed, adopt=lost):
-                return found
-            self._api.retries.pause(failures)
-        raise Unreachable(f"{self.root} does not answer whether it created the session", maybe_done=True)
-
-    def _same(self, asked: CreateSession, claimed: frozenset[UUID], *, adopt: bool) -> SessionInfo | None:
-        """The session that a request made whose answer was lost."""
-        if not adopt:
-            return None
-        alike = [info for info in self._alike(asked, claimed) if info.qos_status is not QosStatus.UNAVAILABLE]
-        return alike[0] if alike else None
-
-    def _make_room(self, asked: CreateSession, claimed: frozenset[UUID], *, lost: bool) -> bool:
-        """After 409: delete what is over but lingers, and what a crashed process left. Whether it pays to ask again."""
-        orphans = {e.session_id for e in self._journal.entries(self.root) if e.orphaned} if self._journal else set()
-        in_the_way = [info for info in self.retrieve(asked.device) if info.overlaps(asked)]
-        room = [i for i in in_the_way if i.qos_status is QosStatus.UNAVAILABLE or i.session_id in orphans]
-        for info in room:
-            self.delete(info.session_id)
-        return bool(room) or (lost and bool(self._alike(asked, claimed)))
-
     def _unnamed(self, entry: Entry) -> list[UUID]:
         """Sessions that an entry without a session's id may stand for."""
         return [info.session_id for info in self._alike(entry.asked, self._claimed(entry))]
-
-    def _alike(self, asked: CreateSession, claimed: frozenset[UUID]) -> list[SessionInfo]:
-        """Sessions that a request may have made: its sink's address names it exactly; else flow and profile, unless claimed by others."""
-        try:
-            found = self.retrieve(asked.device)
-        except Denied as error:
-            if error.status != 404:
-                raise
-            return []
-        alike = [
-            i for i in found if i.qos_profile == asked.qos_profile and _flow(i) == _flow(asked) and i.session_id not in claimed
-        ]
-        return [i for i in alike if i.sink == asked.sink]
-
-    def _claimed(self, own: Entry) -> frozenset[UUID]:
-        """Sessions that other entries of the journal name."""
-        entries = self._journal.entries(self.root) if self._journal else ()
-        return frozenset(e.session_id for e in entries if e.session_id and e.id != own.id and not e.orphaned)
-
-
-def _flow(of: CreateSession | SessionInfo) -> tuple[Any, ...]:
-    return of.application_server, of.application_server_ports, of.device_ports
 
 
 def _server(given: ApplicationServer | str) -> ApplicationServer:
     if isinstance(given, ApplicationServer):
         return given
     return ApplicationServer(ipv6_address=given) if ":" in given else ApplicationServer(ipv4_address=given)
-
-
-def _info(found: Any) -> SessionInfo:
-    return understood(_SESSION, found, _STANDARD)
 
 
 async def _in_thread_to_the_end(work: Any, undo: Any) -> Session:
