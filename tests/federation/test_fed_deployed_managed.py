@@ -288,9 +288,15 @@ def run(running: deployed.Deployed, folder: Path, desk: Answering, on_look: Call
 
 
 def coordinators(running: deployed.Deployed) -> list[psutil.Process]:
-    """Processes of the ServerApp."""
-    below = psutil.Process(running.superlink.handle.pid).children(recursive=True)
-    return [p for p in below if p.status() != psutil.STATUS_ZOMBIE and "flwr-serverapp" in " ".join([p.name(), *p.cmdline()])]
+    """Processes of this deployment's ServerApp; Flower starts them apart from the SuperLink's own family."""
+    home, found = str(running.files.root / "flwr"), []
+    for process in psutil.process_iter():
+        try:
+            if "flwr-serverapp" in " ".join(process.cmdline()) and process.environ().get("FLWR_HOME") == home:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):  # ended meanwhile, or another user's
+            continue
+    return found
 
 
 @pytest.mark.slow
