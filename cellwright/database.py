@@ -73,17 +73,23 @@ class Database:
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Turn what a driver says into an error that says what to do."""
-        where, purpose = self.url.render_as_string(hide_password=True), self.purpose
         try:
             yield
         except (IntegrityError, ProgrammingError, DataError):
             raise  # a mistake of ours, not the database's
         except DatabaseError as error:
-            raise purpose.error(
-                f"{purpose.whose} database {where} cannot be used ({error.orig}); start it, or name another with {purpose.setting}"
+            raise self.purpose.error(
+                f"{self.purpose.whose} database {self._where} cannot be used ({error.orig}); start it, or name another with "
+                f"{self.purpose.setting}"
             ) from error
         except (ModuleNotFoundError, NoSuchModuleError) as error:
-            raise purpose.error(f"no driver for {where} ({error}); for PostgreSQL install cellwright[postgres]") from error
+            raise self.purpose.error(
+                f"no driver for {self._where} ({error}); for PostgreSQL install cellwright[postgres]"
+            ) from error
+
+    @property
+    def _where(self) -> str:
+        return self.url.render_as_string(hide_password=True)
 
     def close(self) -> None:
         """Close all connections."""

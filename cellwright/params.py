@@ -430,6 +430,19 @@ class Rollout(Section):
     )
 
 
+class HubParams(Section):
+    """The operator cloud's hub (`cellwright hub`), which keeps models of tenants and places them at edges."""
+
+    database: str | None = Field(None, description="SQLAlchemy URL of its state; null: SQLite in the state folder")
+    blobs: str | None = Field(None, description="folder or fsspec URL (s3://bucket/prefix) of models' bytes; null: the state folder")
+    file_bytes: Count = Field(16 * 1024**3, description="largest file that is taken in, bytes")
+    upload_lifetime_h: Positive = Field(24, description="an upload that nobody goes on with for so long is thrown away, hours")
+    alive_s: Positive = Field(60, description="an edge that was not heard of for longer is not offered to devices, seconds")
+    grant_lifetime_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        3600, description="how long a device may fetch what it was matched with, seconds"
+    )
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -452,6 +465,7 @@ class Params(Section):
     register_: Register = Field(Register(), alias="register")
     publish: Publish = Publish()
     monitor: Monitor = Monitor()
+    hub: HubParams = HubParams()
     rollout: Rollout = Rollout()
     for_dataset: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="sections that differ for one data set, by its name"

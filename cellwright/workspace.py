@@ -184,6 +184,11 @@ class Workspace:
         return self.state / "published"
 
     @property
+    def hub(self) -> Path:
+        """Folder of the hub: its database, blobs, uploads and signing key."""
+        return self.state / "hub"
+
+    @property
     def device(self) -> Path:
         """Folder of the local device client: fetched bundles and the active one."""
         return self.state / "device"

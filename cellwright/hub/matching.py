@@ -171,7 +171,7 @@ def _misses(rule: PlacementRule, ask: MatchAsk, areas: Areas, time_s: float) -> 
         return f"it is for the user classes {', '.join(rule.user_classes)}"
     if rule.areas and not _inside(rule, ask.location, areas):
         return f"it is for the areas {', '.join(rule.areas)}" + ("" if ask.location else "; the device did not say where it is")
-    if rule.hours and not any(_open(hours, rule.timezone, time_s) for hours in rule.hours):
+    if rule.hours and not any(is_open(hours, rule.timezone, time_s) for hours in rule.hours):
         return "it is for other hours"
     return ""
 
@@ -181,7 +181,7 @@ def _inside(rule: PlacementRule, place: Location | None, areas: Areas) -> bool:
     return place is not None and any(area is not None and covers(area.geometry, place) for area in named)
 
 
-def _open(hours: Hours, timezone: str, time_s: float) -> bool:
+def is_open(hours: Hours, timezone: str, time_s: float) -> bool:
     """Whether a time lies in a stretch of the day; one over midnight belongs to the day it begins on."""
     local = datetime.fromtimestamp(time_s, UTC).astimezone(ZoneInfo(timezone))
     minute, today = local.hour * 60 + local.minute, local.weekday()

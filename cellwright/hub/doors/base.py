@@ -23,10 +23,10 @@ class Asking:
     """One hub, asked with one token. `http` is the client, for `cellwright.edge.download.Download`."""
 
     def __init__(self, url: str, token: str | None, *, ca: Path | None = None, timeout_s: float | None = None) -> None:
-        """`ca`: certificate authority (PEM) of a hub whose certificate is not by a public one."""
+        """`ca`: certificate authority (PEM) of a hub whose certificate is not by a public one. Over https it is always checked."""
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        tls: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(ca)) if ca else True
+        tls: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(ca)) if ca else self.url.startswith("https:")
         timeout = httpx.Timeout(timeout_s) if timeout_s else _TIMEOUT
         self.http = httpx.Client(base_url=self.url, headers=headers, verify=tls, timeout=timeout, trust_env=False)
 
