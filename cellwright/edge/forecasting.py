@@ -1,42 +1,82 @@
-"""Forecasts over HTTP: the request's body in, the answer of the model that serves it out."""
+"""Forecasts over HTTP: the request's body in, the answer of the model that serves it out.
+
+Where a version is on trial, some requests are answered by it, and a share is computed by both. A challenger that fails costs nobody an
+answer: the champion gives it, and the failure counts against the challenger.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import NoReturn
+import logging
+import time
+from typing import Any, NoReturn
 
 from aiohttp import web
 
-from cellwright.edge.request import RequestError
+from cellwright.edge.batching import Batches, Ran
+from cellwright.edge.predictor import Predictor
+from cellwright.edge.request import Asked, RequestError
 from cellwright.edge.shelf import Shelf, Snapshot
 from cellwright.edge.slots import Slots
+from cellwright.edge.trialling import Side
 
+log = logging.getLogger(__name__)
 _BODY_TIMEOUT_S = 30.0
+_MOST_TRUTHS = 10_000  # steps in one POST of truth
 
 
 class Forecasting:
     """POST of a forecast's request (see request.py) to a shelf's models."""
 
-    def __init__(self, shelf: Shelf, slots: Slots, body_bytes: int) -> None:
+    def __init__(self, shelf: Shelf, slots: Slots, body_bytes: int, budget_s: float) -> None:
+        """`budget_s`: no batch grows longer than what is expected to run within it."""
         self._shelf, self._slots, self._body_bytes = shelf, slots, body_bytes
+        self._batches = Batches(slots.pool, slots.workers, budget_s)
+        self._sides: dict[str, Side] = {}
+        self._shadows: set[asyncio.Task[None]] = set()
 
     @property
     def pending(self) -> int:
         """Forecasts running or waiting."""
         return self._slots.taken
 
-    def add_to(self, router: web.UrlDispatcher, *paths: str) -> None:
-        """Serve under these paths."""
-        for path in paths:
-            router.add_post(path, self.answer)
+    def add_to(self, router: web.UrlDispatcher, *prefixes: str) -> None:
+        """Serve `<prefix>/forecast`, `/truth` and `/evidence`."""
+        for prefix in prefixes:
+            router.add_post(f"{prefix}/forecast", self.answer)
+            router.add_post(f"{prefix}/truth", self.truth)
+            router.add_get(f"{prefix}/evidence", self.evidence)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let running forecasts end."""
+        await asyncio.gather(*self._shadows, return_exceptions=True)
         self._slots.close()
 
     async def answer(self, request: web.Request) -> web.Response:
         """Answer one request."""
+        started = time.perf_counter()
+        asked = await self._json(request)
+        with self._slots.slot():
+            body = _encoded(await self._forecast(asked, started))
+        return web.Response(body=body, content_type="application/json")
+
+    async def truth(self, request: web.Request) -> web.Response:
+        """What was measured: {"bundle", "times": [epoch ms], "values": {site: {target: [a value or null a time]}}}."""
+        body = await self._json(request)
+        name, side = self._side_of(body)
+        settled = 0 if side is None else sum(side.truth(*row) for row in _truths(body, side))
+        return web.json_response({"bundle": name, "settled": settled})
+
+    async def evidence(self, request: web.Request) -> web.Response:
+        """What was seen of the champion and the version on trial."""
+        name, side = self._side_of({"bundle": request.query["bundle"]} if "bundle" in request.query else {})
+        if side is None:
+            raise RequestError(404, f"no version of {name} is on trial here")
+        found = side.evidence(f"{request.host}")
+        return web.Response(body=found.model_dump_json().encode(), content_type="application/json")
+
+    async def _json(self, request: web.Request) -> Any:
         if (request.content_length or 0) > self._body_bytes:
             raise web.HTTPRequestEntityTooLarge(self._body_bytes, request.content_length or 0)
         try:
@@ -44,23 +84,122 @@ class Forecasting:
                 body = await request.read()
         except TimeoutError:
             raise RequestError(408, f"the body did not arrive within {_BODY_TIMEOUT_S:g} s") from None
+        try:
+            return _DECODER.decode(body.decode())
+        except (ValueError, RecursionError) as error:
+            raise RequestError(400, f"the body is not JSON: {error}") from None
+
+    async def _forecast(self, request: Any, started: float) -> dict[str, Any]:
+        now = self._shelf.snapshot  # of one moment: whatever is replaced meanwhile, this request meets whole versions
+        champion = now.predictor(request.get("bundle") if isinstance(request, dict) else None)
+        side = self._side(now, champion)
+        asked = champion.parse(request)
+        if side is None:
+            return champion.answer(asked, (await self._batches.run(champion, asked)).forecast)
+        side.learn(request["history"], asked.first_ms)
+        chosen = side.choose(asked.sites)
+        if chosen is side.challenger:
+            answer, ran = await self._of_challenger(side, request, asked, started)
+        else:
+            ran = await self._run(side, champion, asked)
+            answer = champion.answer(asked, ran.forecast)
+            side.answered(champion.manifest.version, time.perf_counter() - started, failed=False)
+        self._shadow(side, request, asked, ran, chosen)
+        return answer
+
+    async def _of_challenger(self, side: Side, request: Any, asked: Asked, started: float) -> tuple[dict[str, Any], Ran | None]:
+        """The challenger's answer; the champion's where it fails, and then no output of the challenger's."""
+        version = side.challenger.manifest.version
+        try:
+            own = side.challenger.parse(request)
+            ran = await self._run(side, side.challenger, own)
+            answer = side.challenger.answer(own, ran.forecast)
+        except Exception:  # whatever it is, it is the challenger's failure and must not become the client's
+            log.exception("%s %s failed; the champion answers", side.name, version)
+            side.answered(version, time.perf_counter() - started, failed=True)
+            return side.champion.answer(asked, (await self._run(side, side.champion, asked)).forecast), None
+        side.answered(version, time.perf_counter() - started, failed=False)
+        return answer, ran
+
+    async def _run(self, side: Side, predictor: Predictor, asked: Asked) -> Ran:
+        ran = await self._batches.run(predictor, asked)
+        side.ran(predictor.manifest.version, len(asked.history), ran.cpu_s, round(1000 * time.time()))
+        return ran
+
+    def _shadow(self, side: Side, request: Any, asked: Asked, ran: Ran | None, chosen: Predictor) -> None:
+        """Let the other version compute the same request, after the answer; left out where the edge is busy."""
+        if ran is None or self._slots.busy or not side.shadows():
+            return
+        task = asyncio.get_running_loop().create_task(self._both(side, request, asked, ran, chosen))
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
+
+    async def _both(self, side: Side, request: Any, asked: Asked, ran: Ran, chosen: Predictor) -> None:
+        other = side.challenger if chosen is side.champion else side.champion
+        try:
+            second = await self._run(side, other, other.parse(request))
+        except Exception:  # nobody waits for it; a challenger that fails here fails where it answers, too, and is counted there
+            log.exception("%s %s failed beside the other version", side.name, other.manifest.version)
+            return
+        mine, theirs = ran.forecast, second.forecast
+        side.forecast(asked, *((mine, theirs) if chosen is side.champion else (theirs, mine)))
+
+    def _side(self, now: Snapshot, champion: Predictor) -> Side | None:
+        """The trial of a champion's name, as it stands."""
+        name = champion.manifest.name
+        tried, side = now.trials.get(name), self._sides.get(name)
+        if tried is None:
+            if side is not None:
+                del self._sides[name]
+            return None
+        if side is None or not side.same(champion, tried):
+            side = self._sides[name] = Side(name, champion, tried)
+        elif side.trial is not tried.trial:
+            side.change(tried.trial)
+        return side
+
+    def _side_of(self, body: Any) -> tuple[str, Side | None]:
+        if not isinstance(body, dict):
+            raise RequestError(400, "expected a JSON object with bundle, times and values")
         now = self._shelf.snapshot
-        return web.Response(body=await self._slots.run(lambda: respond(now, body)), content_type="application/json")
+        champion = now.predictor(body.get("bundle"))
+        return champion.manifest.name, self._side(now, champion)
 
 
-def respond(snapshot: Snapshot, body: bytes) -> bytes:
-    """Answer a forecast's body. Raises RequestError."""
-    try:
-        request = _DECODER.decode(body.decode())
-    except (ValueError, RecursionError) as error:
-        raise RequestError(400, f"the body is not JSON: {error}") from None
-    name = request.get("bundle") if isinstance(request, dict) else None
-    return _ENCODER.encode(snapshot.predictor(name).forecast(request)).encode()
+def _truths(body: dict[str, Any], side: Side) -> list[tuple[int, str, list[float | None]]]:
+    """(at_ms, site, value of each target). Raises RequestError (400)."""
+    targets = side.champion.problem.targets
+    times, values = body.get("times"), body.get("values")
+    if not isinstance(times, list) or not all(type(t) is int for t in times) or not isinstance(values, dict):
+        raise RequestError(400, "expected 'times', a list of epoch milliseconds, and 'values', site -> target -> a value a time")
+    if len(times) * len(values) > _MOST_TRUTHS:
+        raise RequestError(413, f"{len(times)} times of {len(values)} sites; send at most {_MOST_TRUTHS} together")
+    rows: list[tuple[int, str, list[float | None]]] = []
+    for site, given in values.items():
+        if not isinstance(given, dict) or not all(_series(given.get(t), len(times)) for t in targets):
+            raise RequestError(
+                400, f"'values.{site[:80]}' must give {len(times)} numbers or nulls for each of {', '.join(targets)}"
+            )
+        rows += [(at_ms, site, [given[t][i] for t in targets]) for i, at_ms in enumerate(times)]
+    return rows
+
+
+def _series(values: Any, count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(v is None or (type(v) in (int, float) and abs(v) <= _LARGEST) for v in values)
+    )
 
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number; write null where nothing was measured")
 
 
+_LARGEST = 3.4e38  # float32's, as in request.py
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)  # made once: making one costs as much as a small forecast
 _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
+def _encoded(answer: dict[str, Any]) -> bytes:
+    return _ENCODER.encode(answer).encode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +24,7 @@ from cellwright.errors import BundleError, UnknownName
 from cellwright.results import Intervals
 
 Precision = Literal["fp32", "int8"]
+_WARM_RUNS = 3
 _FILE = {"fp32": media.MODEL, "int8": media.MODEL_INT8}
 
 
@@ -35,6 +38,7 @@ class Predictor:
         self.manifest, self.problem, self.precision, self._session = manifest, problem, precision, session
         self.conformal = conformal
         self._index = {site: i for i, site in enumerate(problem.sites)}
+        self.run_s = 0.0  # of one row, once it is warm
 
     @classmethod
     def load(cls, folder: Path, trust: Trust, *, precision: Precision = "fp32", threads: int = 1) -> Predictor:
@@ -73,7 +77,7 @@ class Predictor:
         return {**who, **answer(asked, forecast, self.problem, self._index, self.conformal)}
 
     def warm(self) -> None:
-        """Run the model once, so that the first request does not pay for its memory.
+        """Run the model, so that the first request does not pay for its memory, and see how long one row takes.
 
         Raises:
             BundleError: problem.json and the model do not fit each other.
@@ -82,7 +86,9 @@ class Predictor:
         nodes = {"site": 1, "all": len(p.sites), "patch": len(p.neighbours[0]) if p.neighbours else 0}[p.inputs]
         zeros = np.zeros((1, p.history, nodes, len(p.features)), dtype=np.float32)
         try:
-            found = run_session(self._session, zeros, np.zeros((1, p.history + p.horizon, len(p.known))), np.zeros(1))
+            asked = Asked(zeros, np.zeros((1, p.history + p.horizon, len(p.known)), np.float32), np.zeros(1, np.int64), (), 0)
+            found = self.run(asked)
+            self.run_s = min(_seconds(lambda: self.run(asked)) for _ in range(_WARM_RUNS))
         except Exception as error:  # onnxruntime raises classes of its own, one a status code
             raise BundleError(
                 f"{self.manifest.name} {self.manifest.version}: its model does not fit problem.json: {error}"
@@ -90,6 +96,12 @@ class Predictor:
         expected = (1, p.horizon, nodes if p.inputs == "all" else 1, len(p.targets), max(1, len(p.quantiles)))
         if found.shape != expected:
             raise BundleError(f"{self.manifest.name}: the model answers shape {found.shape}, problem.json says {expected}")
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 def read_problem(folder: Path, manifest: Manifest) -> ServedProblem:

@@ -176,7 +176,9 @@ def _table(body: dict[str, Any], problem: ServedProblem, index: Mapping[str, int
         site = problem.sites[position]
         rows = _measured(history, site, problem)
         late = _lagged(lags, site, problem) if problem.lags else {}
-        found = rows | late | common | {name: mean[:, row] for name, mean in around.items()} if len(channels) > len(rows) else rows
+        found = (
+            rows | late | common | {name: mean[:, row] for name, mean in around.items()} if len(channels) > len(rows) else rows
+        )
         for c, channel in enumerate(channels):
             table[row, :, c] = found[channel]
     return table

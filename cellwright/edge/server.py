@@ -4,10 +4,12 @@
     GET  /v1/bundles/{name}/{version}            one bundle ("latest" works as a version)
     GET  /v1/bundles/{name}/{version}/{path}     its files: index.json, oci-layout, blobs/sha256/… (ranges, ETag, HEAD)
     POST /v1/forecast, /forecast                 a forecast; see request.py for the form
+    POST /v1/truth                               what was measured, for a version on trial
+    GET  /v1/evidence                            what was seen of a version on trial and the champion
     GET  /healthz /readyz /metrics               alive; ready to forecast; Prometheus text
 
-Every bundle is verified before it is served, and again when `latest` moves. Forecasts run in a few threads behind a bounded
-queue; where it is full the answer is 429 with Retry-After. Errors are problem details (RFC 9457).
+Every bundle is verified before it is served, and again when `latest` moves. Forecasts that meet run together (batching.py), behind a
+bounded queue; where it is full the answer is 429 with Retry-After. Errors are problem details (RFC 9457).
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ class Limits:
 
     workers: int = 0  # threads that run models; 0: one a core
     queue: int = 64  # forecasts that may wait for one
+    batch_s: float = 5e-3  # requests run together as long as that is expected to take no longer
     body_bytes: int = 4 * 1024**2
     poll_s: float = 1.0  # how often the store is looked at
     shutdown_s: float = 10.0  # how long running requests may take to finish
@@ -79,7 +82,7 @@ class Edge:
         self.limits = limits or Limits()
         self.shelf = Shelf(store, trust, precision=precision)
         self.slots = Slots((self.limits.workers or os.cpu_count() or 1), self.limits.queue)
-        self.forecasting = Forecasting(self.shelf, self.slots, self.limits.body_bytes)
+        self.forecasting = Forecasting(self.shelf, self.slots, self.limits.body_bytes, self.limits.batch_s)
         self.metrics = Metrics()
         self._runner: web.AppRunner | None = None
 
@@ -104,7 +107,7 @@ class Edge:
     async def __aexit__(self, *_: object) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
-        self.forecasting.close()
+        await self.forecasting.close()
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[problems.middleware], client_max_size=self.limits.body_bytes)
@@ -112,7 +115,7 @@ class Edge:
         app.on_response_prepare.append(set_headers)
         app.cleanup_ctx.append(self._follow_store)
         Downloads(self.shelf).add_to(app.router, "/v1")
-        self.forecasting.add_to(app.router, "/v1/forecast", "/forecast")
+        self.forecasting.add_to(app.router, "/v1", "")
         app.router.add_get("/healthz", self._alive)
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._metrics)

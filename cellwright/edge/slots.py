@@ -1,24 +1,25 @@
-"""Threads that run models, and a bounded queue before them."""
+"""Places for forecasts: so many may run or wait, and no more."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
 
 from cellwright.edge.request import RequestError
 
-_Answer = TypeVar("_Answer")
-
 
 class Slots:
-    """Used from the event loop's thread only."""
+    """A bounded number of places, and the threads that run slow models. Used from the event loop's thread only."""
 
     def __init__(self, workers: int, queue: int) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="forecast")
+        self.workers, self.pool = workers, ThreadPoolExecutor(workers, thread_name_prefix="forecast")
         self._most, self.taken = workers + queue, 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether half of the places are taken: work that can be left out is."""
+        return 2 * self.taken > self._most
 
     @contextmanager
     def slot(self) -> Iterator[None]:
@@ -31,11 +32,6 @@ class Slots:
         finally:
             self.taken -= 1
 
-    async def run(self, work: Callable[[], _Answer]) -> _Answer:
-        """The result of `work`, from one of the threads."""
-        with self.slot():
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-
     def close(self) -> None:
         """Let running work end."""
-        self._pool.shutdown(wait=True)
+        self.pool.shutdown(wait=True)

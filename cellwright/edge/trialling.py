@@ -1,0 +1,180 @@
+"""Two versions side by side: who answers a request, and what is learnt from both.
+
+The challenger gets its weight's share of the requests, evenly spread, and those of the sites that are its own. A share is computed by
+both (shadow), after the answer is out; when the truth of a forecast step arrives, in a later request's history or by POST /v1/truth,
+both forecasts of it are held against it. Nothing here judges: cellwright/lifecycle/rollout does.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cellwright.bundle.accuracy import point
+from cellwright.bundle.store import Trial
+from cellwright.edge.evidence import MAX_PAIRS, Counts, Evidence, Pair
+from cellwright.edge.predictor import Predictor
+from cellwright.edge.request import Asked
+from cellwright.edge.shelf import Tried
+
+_INTERVAL_MS = 1_000  # CPU time of both is compared interval by interval
+_MOST_PENDING = 200_000  # forecast values whose truth is waited for; the oldest are forgotten
+
+
+@dataclass
+class _Tally:
+    """Sums of one instant and quantity."""
+
+    n: int = 0
+    champion: float = 0.0
+    challenger: float = 0.0
+
+
+@dataclass
+class _Used:
+    """CPU time of one interval, by version."""
+
+    rows: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    cpu_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+class Side:
+    """One trial of one model, from its beginning to its end. Used from the event loop's thread only."""
+
+    def __init__(self, name: str, champion: Predictor, tried: Tried) -> None:
+        self.name, self.champion, self.challenger = name, champion, tried.predictor
+        self.trial = tried.trial
+        self._asked = self._shadowed = 0
+        self._counts = {p.manifest.version: Counts() for p in (champion, tried.predictor)}
+        self._pending: dict[int, dict[str, list[np.ndarray]]] = {}  # at_ms -> site -> [(2, targets): champion's, challenger's]
+        self._waiting = 0
+        self._errors: dict[tuple[int, str], _Tally] = defaultdict(_Tally)
+        self._used: dict[int, _Used] = defaultdict(_Used)
+
+    def same(self, champion: Predictor, tried: Tried) -> bool:
+        """Whether this is still that trial; its weight may have changed."""
+        ours = (self.champion.manifest.digest, self.challenger.manifest.digest, self.trial.since_s)
+        return ours == (champion.manifest.digest, tried.predictor.manifest.digest, tried.trial.since_s)
+
+    def change(self, trial: Trial) -> None:
+        """Another weight, other sites."""
+        if trial.weight != self.trial.weight:
+            self._asked = 0
+        self.trial = trial
+
+    def choose(self, sites: Iterable[str]) -> Predictor:
+        """Who answers. Shares are exact: after n requests the challenger has answered floor(n · weight) of them."""
+        if self.trial.sites and all(site in self.trial.sites for site in sites):
+            return self.challenger
+        self._asked += 1
+        return self.challenger if _turn(self._asked, self.trial.weight) else self.champion
+
+    def shadows(self) -> bool:
+        """Whether the next request is computed by both."""
+        self._shadowed += 1
+        return _turn(self._shadowed, self.trial.shadow)
+
+    def answered(self, version: str, seconds: float, *, failed: bool) -> None:
+        """Count a request."""
+        c, slow = self._counts[version], 1000 * seconds > self.trial.latency_ms
+        self._counts[version] = c.model_copy(
+            update={"requests": c.requests + 1, "failed": c.failed + failed, "slow": c.slow + slow}
+        )
+
+    def ran(self, version: str, rows: int, cpu_s: float, now_ms: int) -> None:
+        """Count a run of a model."""
+        c, used = self._counts[version], self._used[now_ms // _INTERVAL_MS]
+        self._counts[version] = c.model_copy(update={"cpu_s": c.cpu_s + cpu_s})
+        used.rows[version] += rows
+        used.cpu_s[version] += cpu_s
+        while len(self._used) > MAX_PAIRS:
+            self._used.pop(next(iter(self._used)))
+
+    def forecast(self, asked: Asked, champion: np.ndarray, challenger: np.ndarray) -> None:
+        """Keep both forecasts of a request until their truth arrives. Each: (batch, horizon, outputs, targets, quantiles)."""
+        problem = self.champion.problem
+        both = np.stack([self._points(champion), self._points(challenger)], axis=2)  # (sites, horizon, 2, targets)
+        if not np.isfinite(both).all():
+            return
+        places = problem.sites if problem.inputs == "all" else asked.sites
+        for row, site in enumerate(places):
+            for step in range(problem.horizon):
+                self._await(asked.first_ms + round(step * problem.cadence_ms), site, both[row, step])
+
+    def learn(self, asked_history: Mapping[str, Any], first_ms: int) -> None:
+        """Truth out of a request's history: site -> target -> values before `first_ms`, oldest first, null where missing."""
+        problem = self.champion.problem
+        times = [first_ms - round((problem.history - i) * problem.cadence_ms) for i in range(problem.history)]
+        for i, at_ms in enumerate(times):
+            waiting = self._pending.get(at_ms)
+            for site in [s for s in waiting if s in asked_history] if waiting else ():
+                given = asked_history[site]
+                if isinstance(given, dict):
+                    self.truth(at_ms, site, [given.get(t, [None] * problem.history)[i] for t in problem.targets])
+
+    def truth(self, at_ms: int, site: str, values: list[float | None]) -> int:
+        """What was measured of each target at a site and step; returns how many forecasts it settled."""
+        kept = self._pending.get(at_ms, {}).pop(site, [])
+        self._waiting -= len(kept)
+        if at_ms in self._pending and not self._pending[at_ms]:
+            del self._pending[at_ms]
+        for place, (target, value) in enumerate(zip(self.champion.problem.targets, values, strict=True)):
+            if value is None:
+                continue  # not measured: these forecasts stay without their truth
+            for both in kept:
+                tally = self._errors[at_ms, target]
+                tally.n += 1
+                tally.champion += abs(float(both[0, place]) - value)
+                tally.challenger += abs(float(both[1, place]) - value)
+        while len(self._errors) > MAX_PAIRS:
+            self._errors.pop(min(self._errors))
+        return len(kept)
+
+    def evidence(self, edge: str) -> Evidence:
+        """All that was seen. The newest instant is left out: truth of more sites may still arrive."""
+        return Evidence(
+            edge=edge,
+            model=self.name,
+            champion=self.champion.manifest.version,
+            challenger=self.challenger.manifest.version,
+            since_s=self.trial.since_s,
+            counts=dict(self._counts),
+            errors=tuple(self._error_pairs()),
+            energy=tuple(self._energy_pairs()),
+        )
+
+    def _error_pairs(self) -> Iterable[Pair]:
+        newest = max((at_ms for at_ms, _ in self._errors), default=0)
+        for (at_ms, what), t in sorted(self._errors.items()):
+            if at_ms < newest:
+                yield Pair(at_ms=at_ms, what=what, weight=t.n, champion=t.champion / t.n, challenger=t.challenger / t.n)
+
+    def _energy_pairs(self) -> Iterable[Pair]:
+        old, new = self.champion.manifest.version, self.challenger.manifest.version
+        for interval, used in sorted(self._used.items())[:-1]:
+            if used.rows[old] and used.rows[new]:
+                each = {v: used.cpu_s[v] / used.rows[v] for v in (old, new)}
+                weight = min(used.rows[old], used.rows[new])
+                yield Pair(at_ms=interval * _INTERVAL_MS, weight=weight, champion=each[old], challenger=each[new])
+
+    def _points(self, forecast: np.ndarray) -> np.ndarray:
+        """(sites, horizon, targets)."""
+        problem = self.champion.problem
+        by_site = forecast[0].transpose(1, 0, 2, 3) if problem.inputs == "all" else forecast[:, :, 0]
+        return point(by_site, problem.quantiles)
+
+    def _await(self, at_ms: int, site: str, both: np.ndarray) -> None:
+        self._pending.setdefault(at_ms, {}).setdefault(site, []).append(both)
+        self._waiting += 1
+        while self._waiting > _MOST_PENDING:
+            oldest = min(self._pending)
+            self._waiting -= sum(map(len, self._pending.pop(oldest).values()))
+
+
+def _turn(number: int, share: float) -> bool:
+    """Whether the `number`-th (from 1) of an even share's turns has come."""
+    return int(number * share + 1e-9) > int((number - 1) * share + 1e-9)
