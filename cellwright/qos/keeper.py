@@ -123,16 +123,8 @@ class Keeper:
                 self._network.refresh(kept.session)
         except CellwrightError as error:
             log.warning("QoS session %s: %s", kept.session.id, error)
-            if kept.session.extension_due_s() == 0:
-                kept.session.capped = not self._may_still_extend(kept.session)
-
-    def _may_still_extend(self, session: Session) -> bool:
-        """Whether its grant still runs; once it cannot be extended in time nor be asked for, it counts as lost."""
-        if session.remaining_s() > 0:
-            time.sleep(min(0.2, session.remaining_s() / 2))
-            return True
-        session.turn(State.LOST, "its duration is over and the network cannot be asked")
-        return False
+            if kept.session.active and kept.session.remaining_s() <= 0:
+                kept.session.turn(State.LOST, "its duration is over and the network cannot be asked")
 
     def _repay(self, owed: _Owed) -> None:
         try:
