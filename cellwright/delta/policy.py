@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from cellwright.delta.patch import Patch
 
-_MEASURED_BYTES_S = {"whole": 190e6, "chunks": 360e6, "weights": 140e6, "prefix": 150e6}
+_MEASURED_BYTES_S = {"whole": 190e6, "chunks": 200e6, "weights": 80e6, "prefix": 150e6}
 
 
 @dataclass(frozen=True)
