@@ -13,7 +13,7 @@ _MEASURED_BYTES_S = {"whole": 190e6, "chunks": 200e6, "weights": 80e6, "prefix":
 class Policy:
     """When a patch pays. Defaults as measured (benchmarks/results/2026-11-22-delta.md): rates are those of one core."""
 
-    least_saved: float = 0.25  # share of the full file's bytes that a patch must save; fp32 weights drawn anew save 0.17
+    least_saved: float = 0.25  # share of the full file's bytes that a patch must save; fp32 weights drawn anew save 0.15
     link_bit_s: float | None = None  # rate at which the device is reached; None: not known, only bytes count
     rebuild_bytes_s: dict[str, float] = field(default_factory=lambda: dict(_MEASURED_BYTES_S))  # of the target, by mode
 
