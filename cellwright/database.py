@@ -22,18 +22,25 @@ from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, NoSuchModul
 from cellwright.errors import CellwrightError, WrongUse
 
 _BUSY_MS = 30_000
+_NO_RIGHTS = "42501"  # PostgreSQL's code: insufficient_privilege
+_NUL = "cannot contain NUL"  # the driver's words: PostgreSQL keeps no such text, SQLite does
 
 
 @dataclass(frozen=True)
 class Purpose:
     """What a database is for, and how one speaks of it."""
 
-    whose: str  # "the FMLMS's"
+    who: str  # "the FMLMS"
     setting: str  # that names another: "federation.database"
     example: str  # name of a file: "federation.db"
     migrations: Path  # folder of alembic's env.py and versions/
     lock: int  # PostgreSQL's advisory lock of whoever writes
-    error: type[CellwrightError]
+    error: type[CellwrightError]  # it cannot be used
+    refused: type[CellwrightError]  # what it cannot keep
+
+    @property
+    def whose(self) -> str:
+        return f"{self.who}'s"
 
 
 class Database:
@@ -58,9 +65,12 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A transaction that only reads."""
-        with self.explained(), self.engine.connect() as connection, connection.begin():
-            yield connection
+        """A transaction that only reads, and all of it the same state."""
+        with self.explained(), self.engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -75,8 +85,19 @@ class Database:
         """Turn what a driver says into an error that says what to do."""
         try:
             yield
-        except (IntegrityError, ProgrammingError, DataError):
-            raise  # a mistake of ours, not the database's
+        except (IntegrityError, ProgrammingError, DataError) as error:
+            if getattr(error.orig, "pgcode", None) != _NO_RIGHTS:
+                raise  # a mistake of ours, not the database's
+            raise self.purpose.error(
+                f"{self.purpose.who} may not make or use its tables in {self._where} ({str(error.orig).splitlines()[0]}); let its user "
+                "own the database"
+            ) from error
+        except ValueError as error:
+            if _NUL not in str(error):
+                raise
+            raise self.purpose.refused(
+                f"a text that is kept in {self._where.partition(':')[0]} cannot hold the character NUL (0x00); leave it out"
+            ) from error
         except DatabaseError as error:
             raise self.purpose.error(
                 f"{self.purpose.whose} database {self._where} cannot be used ({error.orig}); start it, or name another with "
@@ -159,9 +180,11 @@ def _begin(connection: sa.Connection) -> None:
 
 
 def _parsed(url: str, purpose: Purpose) -> sa.URL:
+    """The URL; a bare `postgresql://` with the driver of cellwright[postgres], since SQLAlchemy 2.1 would look for another."""
     try:
-        return sa.engine.make_url(url)
+        found = sa.engine.make_url(url)
     except sa.exc.ArgumentError:
         raise WrongUse(
             f"{purpose.setting} must be an SQLAlchemy URL like sqlite:///path or postgresql://user@host/name, found '{url}'"
         ) from None
+    return found.set(drivername="postgresql+psycopg2") if found.drivername == "postgresql" else found

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from cellwright.database import Database, Purpose
-from cellwright.errors import HubError
+from cellwright.errors import HubError, HubRefused
 
 PURPOSE = Purpose(
-    whose="the hub's",
+    who="the hub",
     setting="hub.database",
     example="hub.db",
     migrations=Path(__file__).parent / "migrations",
     lock=0x4855_4221,
     error=HubError,
+    refused=HubRefused,
 )
 
 

@@ -130,6 +130,11 @@ def test_a_hub_killed_again_and_again_within_an_upload(tmp_path, token, file, se
     finished(tmp_path / "hub", token, file, tmp_path)
 
 
+def publish_for_ever(client: HubClient) -> None:
+    for turn in range(10_000):
+        client.publish("m", c.Publication(version=("1.0.0", "2.0.0")[turn % 2]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_a_hub_killed_within_publications_tells_edges_all_of_one_or_nothing(tmp_path, token, seed):
@@ -149,8 +154,7 @@ def test_a_hub_killed_within_publications_tells_edges_all_of_one_or_nothing(tmp_
         client.me()
         threading.Timer(rng.uniform(0.05, 1.0), lambda: process.send_signal(signal.SIGKILL)).start()
         with pytest.raises(HubError):
-            for turn in range(10_000):
-                client.publish("m", c.Publication(version=("1.0.0", "2.0.0")[turn % 2]))
+            publish_for_ever(client)
     with open_hub(tmp_path / "hub") as hub:
         published = hub.publication(who, "m").version if hub.models(who)[0].publication else None
         for number in range(5):

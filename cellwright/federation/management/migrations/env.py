@@ -1,4 +1,4 @@
-"""Alembic's entry: upgrades over the connection that store.py hands over, or writes the SQL where there is none."""
+"""Alembic's entry: upgrades over the connection that database.py hands over, or writes the SQL where there is none."""
 
 from __future__ import annotations
 
