@@ -248,6 +248,10 @@ class QodClient(Operations):
         if self._journal:
             self._journal.remove(entry)
 
+    def _claimed(self, own: Entry) -> frozenset[UUID]:
+        """Those of this client too, which may have no journal."""
+        return super()._claimed(own) | self._keeper.ids()
+
     def _released(self, entry: Entry) -> Released:
         try:
             self.release_entry(entry)

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from typing import Protocol
+from uuid import UUID
 
 from cellwright.errors import CellwrightError
 from cellwright.qos.journal import Entry
@@ -69,6 +70,11 @@ class Keeper:
         """Leave a session alone."""
         with self._wake:
             self._kept = [kept for kept in self._kept if kept.session is not session]
+
+    def ids(self) -> frozenset[UUID]:
+        """The sessions that are kept."""
+        with self._wake:
+            return frozenset(kept.session.id for kept in self._kept if kept.session.id)
 
     def owe(self, entry: Entry) -> None:
         """Go on trying to delete what an entry stands for."""

@@ -389,3 +389,21 @@ def test_a_file_that_is_no_journal(tmp_path):
     (tmp_path / "qos.db").write_text("something else " * 1000)
     with pytest.raises(WorkspaceError, match="cannot be used"):
         Journal(tmp_path / "qos.db")
+
+
+def test_a_lost_answer_is_never_taken_for_a_session_that_is_in_use(network):
+    """Without a journal: the first holds the flow, the second's refusal gets lost, and what is found then is the first's."""
+    with client_of(network) as client, remote_of(network) as remote, client.session(UE, EDGE, "gold", 60) as first:
+        remote.fail("createSession", lose_answer=True)
+        with client.session(UE, EDGE, "gold", 60) as second:
+            assert (second.state, second.id) == (State.DENIED, None)
+        assert first.id in network.sessions.held
+
+
+def test_a_session_whose_network_goes_away_is_lost_once_its_time_is_over(live):
+    with client_of(live) as client, remote_of(live) as remote, client.session(UE, EDGE, "gold", 1) as held:
+        remote.fail("extendQosSessionDuration", status=503, times=500)
+        remote.fail("getSession", status=503, times=500)
+        until(lambda: held.over)
+        assert held.state is State.LOST
+    assert not live.sessions.held
