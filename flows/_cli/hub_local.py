@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cellwright.hub.service import Hub
 
 Database = Annotated[str | None, typer.Option("--database", help="SQLAlchemy URL of the hub's state; else hub.database.")]
+Out = Annotated[Path | None, typer.Option("--out", help="File for the token, for its owner's eyes only; else it is printed.")]
 Tenant = Annotated[str, typer.Argument(help="Name of the tenant: a-z, 0-9 and -.")]
 
 
@@ -55,8 +56,8 @@ def serve(
         )
 
 
-def init(database: Database = None) -> None:
-    """Make the hub's state and print a token of the operator; it cannot be read again."""
+def init(out: Out = None, database: Database = None) -> None:
+    """Make the hub's state and a token of the operator; it cannot be read again."""
     from cellwright.hub.contract import OPERATOR, TokenForm
     from cellwright.hub.core import LOCAL
 
@@ -64,7 +65,7 @@ def init(database: Database = None) -> None:
         token = hub.new_token(LOCAL, OPERATOR, TokenForm(name="operator", scopes=("operator",)))
         typer.echo(f"state       {hub.folder}", err=True)
         typer.echo(f"public key  {hub.folder / 'keys' / 'signing.pub'}", err=True)
-        typer.echo(token.token)
+        _tell(token.token, out)
 
 
 def put(
@@ -118,15 +119,16 @@ def new(
         ),
     ],
     days: Annotated[float | None, typer.Option(help="Days until it expires; none: when it is revoked.")] = None,
+    out: Out = None,
     database: Database = None,
 ) -> None:
-    """Make a token and print it; it cannot be read again."""
+    """Make a token; it cannot be read again."""
     from cellwright.hub.contract import TokenForm
     from cellwright.hub.core import LOCAL
 
     form = valid(TokenForm, name=name, scopes=tuple(scope), lifetime_s=None if days is None else days * 86_400)
     with opened(database) as hub:
-        typer.echo(hub.new_token(LOCAL, tenant, form).token)
+        _tell(hub.new_token(LOCAL, tenant, form).token, out)
 
 
 def tokens_listed(tenant: Tenant, database: Database = None, as_json: Json = False) -> None:
@@ -179,6 +181,17 @@ def valid(form: Any, **fields: Any) -> Any:
         return form(**fields)
     except ValidationError as error:
         raise WrongUse("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
+
+
+def _tell(token: str, out: Path | None) -> None:
+    """Print a token, or write it to a file that its owner alone can read."""
+    from cellwright.files import write_bytes
+
+    if out is None:
+        typer.echo(token)
+        return
+    write_bytes(out, f"{token}\n".encode(), mode=0o600)
+    typer.echo(f"token       {out}", err=True)
 
 
 def checked_name(tenant: str) -> str:

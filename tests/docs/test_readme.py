@@ -30,7 +30,8 @@ from cellwright.workspace import Workspace
 from flows.cli import app
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = {name: (REPOSITORY / name).read_text() for name in ("README.md", "docs/guide.md", "docs/models.md", "docs/federation.md")}
+NAMES = ("README.md", "docs/guide.md", "docs/models.md", "docs/federation.md", "docs/hub.md")
+PAGES = {name: (REPOSITORY / name).read_text() for name in NAMES}
 BOTH = "\n".join(PAGES.values())
 PROGRAMS = {"source", "export", "curl", "cellwright", "make", "dvc", "prefect", "scripts/install"}
 
