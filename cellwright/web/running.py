@@ -37,6 +37,7 @@ class Listening:
     key: Path | None = None
     insecure: bool = False
     together: int = 256  # connections at once; more are told to come back
+    options: str = "--tls-cert and --tls-key"  # how certificate and key are given on the command line, for messages
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,10 @@ def is_loopback(host: str) -> bool:
 
 
 def _server(service: Service, where: Listening) -> tuple[uvicorn.Server, socket.socket, str]:
-    tls = tls_of(where.certificate, where.key)
+    tls = tls_of(where)
     if tls is None and not where.insecure and not is_loopback(where.host):
         raise WrongUse(
-            f"{service.in_the_open} would cross the network in the open on {where.host}; give a certificate and its key, or bind to "
-            "127.0.0.1"
+            f"{service.in_the_open} would cross the network in the open on {where.host}; give {where.options}, or bind to 127.0.0.1"
         )
     listening = _listening(service, where)
     config = uvicorn.Config(
@@ -155,16 +155,16 @@ def _listening(service: Service, where: Listening) -> socket.socket:
         ) from error
 
 
-def tls_of(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+def tls_of(where: Listening) -> ssl.SSLContext | None:
     """TLS 1.2 or newer with a certificate chain and its key, in PEM; None where neither is given. Raises WrongUse."""
-    if certificate is None and key is None:
+    if where.certificate is None and where.key is None:
         return None
-    if certificate is None or key is None:
-        raise WrongUse("TLS needs a certificate and its key: give both")
+    if where.certificate is None or where.key is None:
+        raise WrongUse(f"TLS needs a certificate and its key: give both {where.options}")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(where.certificate, where.key)
     except (OSError, ssl.SSLError) as error:
-        raise WrongUse(f"{certificate} and {key} are no certificate with its key in PEM ({error})") from error
+        raise WrongUse(f"{where.certificate} and {where.key} are no certificate with its key in PEM ({error})") from error
     return context

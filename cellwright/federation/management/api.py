@@ -11,6 +11,8 @@ from cellwright import __version__
 from cellwright.federation.management import api_clients, api_nodes, problems
 from cellwright.federation.management.access import Service
 from cellwright.federation.management.service import Fmlms
+from cellwright.web.bounded import Bounded
+from cellwright.web.problems import PROBLEM
 
 MOST_BODY_BYTES = 1 << 20
 
@@ -23,11 +25,11 @@ def create_app(service: Fmlms, *, most_body_bytes: int = MOST_BODY_BYTES) -> Fas
         description="Federated machine learning management system (ITU-T M.3387): requests of clients, and nodes that train.",
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
-        responses=dict.fromkeys((401, 403, 404, 409, 413, 422), problems.PROBLEM),
+        responses=dict.fromkeys((401, 403, 404, 409, 413, 422), PROBLEM),
     )
     app.state.service = service
     problems.add_to(app)
-    app.add_middleware(problems.Bounded, most_bytes=most_body_bytes)
+    app.add_middleware(Bounded, most_bytes=most_body_bytes)
     app.include_router(api_clients.router)
     app.include_router(api_nodes.router)
     app.add_api_route("/healthz", _healthy, methods=["GET"], tags=["operation"], summary="Whether the FMLMS answers")
