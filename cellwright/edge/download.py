@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +10,17 @@ from typing import Any
 
 import httpx
 
-from cellwright.bundle.manifest import Descriptor, check_digest
-from cellwright.errors import BundleError, EdgeError, WorkspaceError
+from cellwright.bundle.manifest import Descriptor
+from cellwright.edge.arriving import Arriving
+from cellwright.edge.ranges import STREAMS, Pace, Ranges
+from cellwright.edge.wire import Broken, Httpx, Refusal, Transport, refuse
+from cellwright.errors import BundleError, EdgeError
 
 ATTEMPTS = 4  # in a row that bring next to nothing; each goes on where the one before broke off
 PROGRESS_BYTES = 256 * 1024  # a connection that brought as much was worth it, and the count starts anew
-_CHUNK_BYTES = 1 << 20
 _PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 5.0
+_PLAIN = {"Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True)
@@ -26,22 +28,30 @@ class Transfer:
     """How the bytes of a blob were had."""
 
     received_bytes: int = 0
-    resumed_bytes: int = 0
-    reused_bytes: int = 0
+    resumed_bytes: int = 0  # left by an earlier fetch
+    reused_bytes: int = 0  # held already, by this or another version
+    stored_s: float = 0.0  # spent in writing and synchronising
 
     def __add__(self, other: Transfer) -> Transfer:
         return Transfer(
             self.received_bytes + other.received_bytes,
             self.resumed_bytes + other.resumed_bytes,
             self.reused_bytes + other.reused_bytes,
+            self.stored_s + other.stored_s,
         )
 
 
 class Download:
-    """GET requests to one edge."""
+    """GET requests by one transport: to one server, or to several that have the same files."""
 
-    def __init__(self, client: httpx.Client, url: str) -> None:
-        self._client, self.url = client, url
+    def __init__(self, client: Transport | httpx.Client, url: str = "") -> None:
+        self._transport: Transport = Httpx(client, url) if isinstance(client, httpx.Client) else client
+        self.streams = 1  # most connections that were used at once
+
+    @property
+    def url(self) -> str:
+        """Whom it asks at the moment."""
+        return self._transport.url
 
     def json(self, path: str, what: str) -> dict[str, Any]:
         """A small JSON object. Raises EdgeError."""
@@ -61,20 +71,17 @@ class Download:
             EdgeError: the edge cannot be reached or refuses.
             BundleError: it is larger than `most_bytes`.
         """
-        content = bytearray()
-        try:
-            with self._client.stream("GET", path, headers={"Accept-Encoding": "identity"}) as response:
-                self._refuse(response, what or path)
-                for chunk in response.iter_raw(_CHUNK_BYTES):
-                    content += chunk
-                    if len(content) > most_bytes:
-                        raise BundleError(f"{path}: more than {most_bytes} bytes, which no document of a bundle has")
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
-        return bytes(content)
+        failures = 0
+        while True:
+            try:
+                return self._document(path, most_bytes, what)
+            except (Broken, Refusal) as error:
+                failures += 1
+                if not self._again(error, failures):
+                    raise self._given_up(error) from error
 
-    def blob(self, path: str, partial: Path, described: Descriptor, what: str, target: Path) -> Transfer:
-        """Fetch a blob to `target` by way of `partial`, which is kept when the connection breaks.
+    def blob(self, path: str, partial: Path | None, described: Descriptor, what: str, target: Path | None) -> Transfer:
+        """Fetch a blob to `target` by way of `partial`, which is kept when the connection breaks. None: hashed and forgotten.
 
         Raises:
             EdgeError: the connection broke `ATTEMPTS` times in a row without much progress.
@@ -82,111 +89,75 @@ class Download:
             WorkspaceError: the disk is full.
         """
         with Arriving(partial, described, what) as arriving:
-            resumed = arriving.size
-            failures = 0
+            resumed, failures = arriving.size, 0
+            pace = Pace(described.size, self._transport.ttfb_s)
             while not arriving.complete:
                 before = arriving.size
                 try:
-                    self._go_on(path, arriving)
-                except httpx.HTTPError as error:
+                    self._go_on(path, arriving, pace)
+                except (Broken, Refusal) as error:
                     failures = 1 if arriving.size - before >= PROGRESS_BYTES else failures + 1
-                    if failures == ATTEMPTS:
-                        raise EdgeError(
-                            f"the download of {what} broke off {ATTEMPTS} times ({error or type(error).__name__}); "
-                            f"{arriving.size} of {described.size} bytes are there: run again to go on from there"
-                        ) from error
-                    time.sleep(_PAUSE_S * failures)
+                    if not self._again(error, failures):
+                        raise self._broken_off(error, arriving, failures) from error
             arriving.finish(target)
-        return Transfer(received_bytes=arriving.received, resumed_bytes=resumed)
+        return Transfer(arriving.received, resumed, stored_s=arriving.stored_s)
 
-    def _go_on(self, path: str, arriving: Arriving) -> None:
-        headers = {"Accept-Encoding": "identity"}
+    def _go_on(self, path: str, arriving: Arriving, pace: Pace) -> None:
+        """One connection, or several once it is seen that they may pay."""
+        if pace.enabled and pace.rate_bytes_s:
+            pace.enabled = self._several(path, arriving, pace.rate_bytes_s)
+            return
+        headers = dict(_PLAIN)
         if arriving.size:
             headers |= {"Range": f"bytes={arriving.size}-", "If-Range": f'"{arriving.described.digest}"'}
-        with self._client.stream("GET", path, headers=headers) as response:
-            self._refuse(response, arriving.what)
-            if response.status_code != httpx.codes.PARTIAL_CONTENT:
+        with self._transport.get(path, headers) as answer:
+            refuse(answer, self.url, arriving.what)
+            if answer.status != 206:
                 arriving.restart()
-            elif not response.headers.get("Content-Range", "").startswith(f"bytes {arriving.size}-"):
+            elif not answer.header("Content-Range").startswith(f"bytes {arriving.size}-"):
                 raise EdgeError(f"{self.url}{path} sent another range than was asked for; it cannot be resumed from there")
-            for chunk in response.iter_raw():  # as it comes: what is held back to fill a chunk is lost when the line breaks
-                arriving.add(chunk)
-        if not arriving.complete:
-            raise httpx.RemoteProtocolError("the edge sent less than it announced")
+            arriving.receive(answer, pace.several)
+        if not arriving.complete and not pace.rate_bytes_s:
+            raise Broken("the edge sent less than it announced")
 
-    def _refuse(self, response: httpx.Response, what: str) -> None:
-        """Raises EdgeError where the status is not a success; the edge's own detail is passed on."""
-        if response.is_success:
-            return
+    def _several(self, path: str, arriving: Arriving, alone_bytes_s: float) -> bool:
+        transports = [one for _ in range(STREAMS) if (one := self._transport.another()) is not None]
+        if not transports:
+            return False
+        self.streams = max(self.streams, len(transports))
         try:
-            detail = str(json.loads(response.read()[:4096])["detail"])
-        except (ValueError, KeyError, TypeError):
-            detail = response.reason_phrase
-        raise EdgeError(f"the edge at {self.url} refuses {what}: {response.status_code}, {detail[:500]}")
+            return Ranges(transports, path, arriving, alone_bytes_s).run()
+        finally:
+            for one in transports:
+                one.close()
 
-    def _unreachable(self, error: httpx.HTTPError) -> EdgeError:
+    def _document(self, path: str, most_bytes: int, what: str) -> bytes:
+        content, room = bytearray(), memoryview(bytearray(1 << 16))
+        with self._transport.get(path, _PLAIN) as answer:
+            refuse(answer, self.url, what or path)
+            while count := answer.into(room):
+                content += room[:count]
+                if len(content) > most_bytes:
+                    raise BundleError(f"{path}: more than {most_bytes} bytes, which no document of a bundle has")
+        return bytes(content)
+
+    def _again(self, error: Broken | Refusal, failures: int) -> bool:
+        """Whether to try once more, after a pause."""
+        if failures >= ATTEMPTS or not self._transport.recovers(error):
+            return False
+        asked_s = error.retry_after_s if isinstance(error, Refusal) else None
+        time.sleep(min(_LONGEST_PAUSE_S, _PAUSE_S * failures if asked_s is None else asked_s))
+        return True
+
+    def _given_up(self, error: Broken | Refusal) -> EdgeError:
+        if isinstance(error, Refusal):
+            return error
+        return EdgeError(f"cannot reach an edge at {self.url} ({error}); start one with `cellwright edge serve`")
+
+    def _broken_off(self, error: Broken | Refusal, arriving: Arriving, failures: int) -> EdgeError:
+        if isinstance(error, Refusal):
+            return error
         return EdgeError(
-            f"cannot reach an edge at {self.url} ({error or type(error).__name__}); start one with `cellwright edge serve`"
+            f"the download of {arriving.what} broke off {failures} times ({error}); "
+            f"{arriving.size} of {arriving.described.size} bytes are there: run again to go on from there"
         )
-
-
-class Arriving:
-    """A blob on its way: what is there is hashed once, what arrives as it is written."""
-
-    def __init__(self, partial: Path, described: Descriptor, what: str) -> None:
-        self.described, self.what = described, what
-        self.size, self.received = 0, 0
-        self._path = partial
-        self._hash = hashlib.sha256()
-
-    def __enter__(self) -> Arriving:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a+b")
-        self._file.seek(0)
-        while chunk := self._file.read(_CHUNK_BYTES):
-            self._hash.update(chunk)
-            self.size += len(chunk)
-        if self.size > self.described.size:
-            self.restart()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    @property
-    def complete(self) -> bool:
-        return self.size == self.described.size
-
-    def restart(self) -> None:
-        """Forget what is there."""
-        self._file.truncate(0)
-        self._hash, self.size = hashlib.sha256(), 0
-
-    def add(self, chunk: bytes) -> None:
-        """Raises BundleError when more arrives than the manifest names, WorkspaceError when the disk is full."""
-        if self.size + len(chunk) > self.described.size:
-            self._path.unlink()
-            raise BundleError(
-                f"{self.what}: more than the {self.described.size} bytes that the manifest names; it was thrown away"
-            )
-        try:
-            self._file.write(chunk)
-        except OSError as error:
-            raise WorkspaceError(
-                f"cannot write {self._path} ({error.strerror}); free some space and run again to resume"
-            ) from error
-        self._hash.update(chunk)
-        self.size += len(chunk)
-        self.received += len(chunk)
-
-    def finish(self, target: Path) -> None:
-        """Move the whole blob to its place; raises BundleError, and throws it away, if its hash is another."""
-        self._file.flush()
-        try:
-            check_digest(self._hash.hexdigest(), self.described.hex, self.what)
-        except BundleError:
-            self._path.unlink()
-            raise
-        os.fsync(self._file.fileno())
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._path.replace(target)
