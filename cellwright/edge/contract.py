@@ -1,0 +1,50 @@
+"""What devices and edges tell each other beside the bundles themselves; JSON, frozen, unknown keys refused.
+
+    POST {base}/v1/arrivals          Arrival -> 201 Arrived: the device is here and will fetch; the edge may ask the network for quality
+    GET  {base}/v1/arrivals/{id}     Arrived: how that stands now
+    POST {base}/v1/fetches           FetchReports (hub/contract.py) -> {"new": n}: what became of it; ends the arrival, and its session
+    GET  {bundles}/{name}/{version}/patches/{base}/{target}     a patch (cellwright/delta) from one blob to another, by their SHA-256
+
+All but the last need the grant that the downloads need; the last needs what its bundle needs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cellwright.hub.contract import Amount, Line, Location, ModelName, Positive, ShortName, TenantName, VersionName, Wire
+
+ARRIVALS, FETCHES, PATCHES = "/v1/arrivals", "/v1/fetches", "patches"
+Asker = Literal["edge", "device", "none"]  # who asks the network for quality of service
+
+
+class Arrival(Wire):
+    """A device has come near and will fetch a model."""
+
+    device: ShortName
+    tenant: TenantName
+    model: ModelName
+    version: VersionName | Literal["latest"] = "latest"
+    deadline_s: Positive | None = None  # that it wants the model within; None: as soon as may be
+    bytes: Amount | None = None  # that it still needs; None: all of it
+    location: Location | None = None
+    qos: Asker = "edge"
+    address: Annotated[str, Field(max_length=45)] | None = None  # by which the network knows it; None: that of the connection
+
+
+class Quality(Wire):
+    """Quality of service that was asked for. `state`: of cellwright.qos.session.State."""
+
+    state: Annotated[str, Field(pattern=r"^[a-z]{1,20}$")]
+    why: Line = ""
+    profile: Line | None = None
+    session: Line | None = None
+
+
+class Arrived(Wire):
+    """An arrival as the edge sees it."""
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    qos: Quality | None = None  # None: the edge asks no network
