@@ -23,6 +23,7 @@ from cellwright.edge.trialling import Side
 
 log = logging.getLogger(__name__)
 _BODY_TIMEOUT_S = 30.0
+ALLOWED: web.RequestKey[Snapshot] = web.RequestKey("allowed", Snapshot)  # where a grant restricts what may be asked for
 _MOST_TRUTHS = 10_000  # steps in one POST of truth
 
 
@@ -58,19 +59,20 @@ class Forecasting:
         started = time.perf_counter()
         asked = await self._json(request)
         with self._slots.slot():
-            body = _encoded(await self._forecast(asked, started))
+            body = _encoded(await self._forecast(asked, started, self._now(request)))
         return web.Response(body=body, content_type="application/json")
 
     async def truth(self, request: web.Request) -> web.Response:
         """What was measured: {"bundle", "times": [epoch ms], "values": {site: {target: [a value or null a time]}}}."""
         body = await self._json(request)
-        name, side = self._side_of(body)
+        name, side = self._side_of(body, self._now(request))
         settled = 0 if side is None else sum(side.truth(*row) for row in _truths(body, side))
         return web.json_response({"bundle": name, "settled": settled})
 
     async def evidence(self, request: web.Request) -> web.Response:
         """What was seen of the champion and the version on trial."""
-        name, side = self._side_of({"bundle": request.query["bundle"]} if "bundle" in request.query else {})
+        asked = {"bundle": request.query["bundle"]} if "bundle" in request.query else {}
+        name, side = self._side_of(asked, self._now(request))
         if side is None:
             raise RequestError(404, f"no version of {name} is on trial here")
         found = side.evidence(f"{request.host}")
@@ -89,8 +91,12 @@ class Forecasting:
         except (ValueError, RecursionError) as error:
             raise RequestError(400, f"the body is not JSON: {error}") from None
 
-    async def _forecast(self, request: Any, started: float) -> dict[str, Any]:
-        now = self._shelf.snapshot  # of one moment: whatever is replaced meanwhile, this request meets whole versions
+    def _now(self, request: web.Request) -> Snapshot:
+        """What may be asked for: all of the shelf, or what a grant allows of it."""
+        return request.get(ALLOWED) or self._shelf.snapshot
+
+    async def _forecast(self, request: Any, started: float, now: Snapshot) -> dict[str, Any]:
+        # `now` is of one moment: whatever is replaced meanwhile, this request meets whole versions
         champion = now.predictor(request.get("bundle") if isinstance(request, dict) else None)
         side = self._side(now, champion)
         asked = champion.parse(request)
@@ -136,11 +142,20 @@ class Forecasting:
 
     async def _both(self, side: Side, request: Any, asked: Asked, ran: Ran, chosen: Predictor) -> None:
         other = side.challenger if chosen is side.champion else side.champion
+        alone = other is side.challenger and side.only_computes  # it answers nobody, so this is where it is counted
+        started = time.perf_counter()
         try:
-            second = await self._run(side, other, other.parse(request))
-        except Exception:  # nobody waits for it; a challenger that fails here fails where it answers, too, and is counted there
+            own = other.parse(request)
+            second = await self._run(side, other, own)
+            if alone:
+                other.answer(own, second.forecast)
+        except Exception:  # nobody waits for it; a challenger that answers is counted where it does
             log.exception("%s %s failed beside the other version", side.name, other.manifest.version)
+            if alone:
+                side.answered(other.manifest.version, time.perf_counter() - started, failed=True)
             return
+        if alone:
+            side.answered(other.manifest.version, time.perf_counter() - started, failed=False)
         mine, theirs = ran.forecast, second.forecast
         side.forecast(asked, *((mine, theirs) if chosen is side.champion else (theirs, mine)))
 
@@ -158,10 +173,9 @@ class Forecasting:
             side.change(tried.trial)
         return side
 
-    def _side_of(self, body: Any) -> tuple[str, Side | None]:
+    def _side_of(self, body: Any, now: Snapshot) -> tuple[str, Side | None]:
         if not isinstance(body, dict):
             raise RequestError(400, "expected a JSON object with bundle, times and values")
-        now = self._shelf.snapshot
         champion = now.predictor(body.get("bundle"))
         return champion.manifest.name, self._side(now, champion)
 

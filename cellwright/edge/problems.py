@@ -21,14 +21,20 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     return web.Response(status=status, body=json.dumps(body).encode(), headers=headers, content_type="application/problem+json")
 
 
+_HEADERS: dict[int, Mapping[str, str]] = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": 'Bearer realm="cellwright"'},
+    HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": "1"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
+}
+
+
 @web.middleware
 async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every error into a problem; what is not foreseen is logged and says nothing of the inside."""
     try:
         return await handler(request)
     except RequestError as error:
-        headers = {"Retry-After": "1"} if error.status == HTTPStatus.TOO_MANY_REQUESTS else None
-        return problem(error.status, str(error), headers)
+        return problem(error.status, str(error), _HEADERS.get(error.status))
     except web.HTTPRequestEntityTooLarge:
         return problem(413, f"the body is larger than {request.client_max_size} bytes; ask for fewer sites at once")
     except web.HTTPException as error:

@@ -29,12 +29,16 @@ from aiohttp import web
 from cellwright.bundle.keys import Trust
 from cellwright.edge import problems
 from cellwright.edge.downloads import Downloads
-from cellwright.edge.files import set_headers
+from cellwright.edge.files import ACCEL, set_headers
 from cellwright.edge.forecasting import Forecasting
+from cellwright.edge.guard import Guard
 from cellwright.edge.metrics import METRICS, Metrics, Recorder
 from cellwright.edge.predictor import Precision
 from cellwright.edge.shelf import Shelf
+from cellwright.edge.shelves import Shelves
 from cellwright.edge.slots import Slots
+from cellwright.edge.tenants import Tenants
+from cellwright.edge.uses import Uses
 from cellwright.errors import EdgeError, WrongUse
 
 DEFAULT_PORT = 8080
@@ -67,6 +71,7 @@ class Edge:
         insecure: bool = False,
         precision: Precision = "fp32",
         limits: Limits | None = None,
+        behind_nginx: bool = False,
     ) -> None:
         """Port 0 takes any free one.
 
@@ -80,9 +85,13 @@ class Edge:
             )
         self.host, self.port, self._tls = host, port, tls
         self.limits = limits or Limits()
+        self._store, self._accel = store, behind_nginx
         self.shelf = Shelf(store, trust, precision=precision)
+        self.shelves, self.uses = Shelves(store, precision=precision), Uses()
         self.slots = Slots((self.limits.workers or os.cpu_count() or 1), self.limits.queue)
-        self.forecasting = Forecasting(self.shelf, self.slots, self.limits.body_bytes, self.limits.batch_s)
+        self.forecasting = self._forecasting_of(self.shelf)
+        self.guard = Guard(lambda: self.shelves.hub_key)
+        self.tenants = Tenants(self.shelves, self.guard, self.uses, self._forecasting_of)
         self.metrics = Metrics()
         self._runner: web.AppRunner | None = None
 
@@ -92,7 +101,7 @@ class Edge:
         return f"{'https' if self._tls else 'http'}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.shelf.refresh)
+        await asyncio.to_thread(self._refresh)
         self._runner = web.AppRunner(self._app(), access_log_class=Recorder, shutdown_timeout=self.limits.shutdown_s)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port, ssl_context=self._tls, backlog=512)
@@ -107,14 +116,25 @@ class Edge:
     async def __aexit__(self, *_: object) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
+        await self.tenants.close()
         await self.forecasting.close()
+
+    def _refresh(self) -> None:
+        self.shelf.refresh()
+        self.shelves.refresh()
+
+    def _forecasting_of(self, shelf: Shelf) -> Forecasting:
+        return Forecasting(shelf, self.slots, self.limits.body_bytes, self.limits.batch_s)
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[problems.middleware], client_max_size=self.limits.body_bytes)
         app[METRICS] = self.metrics
+        if self._accel:
+            app[ACCEL] = self._store
         app.on_response_prepare.append(set_headers)
         app.cleanup_ctx.append(self._follow_store)
-        Downloads(self.shelf).add_to(app.router, "/v1")
+        Downloads(lambda _: self.shelf.snapshot).add_to(app.router, "/v1")
+        self.tenants.add_to(app.router, "/v1")
         self.forecasting.add_to(app.router, "/v1", "")
         app.router.add_get("/healthz", self._alive)
         app.router.add_get("/readyz", self._ready)
@@ -132,7 +152,7 @@ class Edge:
         while True:
             await asyncio.sleep(self.limits.poll_s)
             try:
-                await asyncio.to_thread(self.shelf.refresh)
+                await asyncio.to_thread(self._refresh)
             except OSError as error:  # a folder vanished while it was read: the next look sees the change whole
                 problems.log.warning("the store changed while it was read: %s", error)
 

@@ -7,7 +7,7 @@ request ever sees half a change.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,14 @@ class Snapshot:
     trials: Mapping[str, Tried] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
 
+    def only(self, allowed: Callable[[str], bool]) -> Snapshot:
+        """What of it bears an allowed name, as if there were nothing else."""
+        bundles = {name: found for name, found in self.bundles.items() if allowed(name)}
+        latest = {name: found for name, found in self.latest.items() if allowed(name)}
+        predictors = {name: found for name, found in self.predictors.items() if allowed(name)}
+        trials = {name: found for name, found in self.trials.items() if allowed(name)}
+        return Snapshot(bundles, latest, predictors, trials)
+
     def find(self, name: str, version: str) -> Shelved:
         """A bundle; `version` may be "latest". Raises RequestError (404)."""
         versions = self.bundles.get(name)
@@ -95,6 +103,11 @@ class Shelf:
         self._folder, self._trust, self._precision = folder, trust, precision
         self._stamp: object = None
         self.snapshot = Snapshot()
+
+    def believe(self, trust: Trust) -> None:
+        """Trust these keys from the next `refresh` on; what none of them signed is served no more."""
+        if trust.keys() != self._trust.keys():
+            self._trust, self._stamp = trust, None
 
     def refresh(self) -> bool:
         """Look for changes and take them over; returns whether there were any. Called by one thread at a time."""
@@ -138,7 +151,8 @@ class Shelf:
             folder = self._folder / name / version
             known = old.get(version)
             try:
-                found[version] = known if known and known.stamp == _stamp(folder) else _shelve(folder, self._trust, name, version)
+                same = known is not None and known.stamp == _stamp(folder) and known.manifest.signed_by in self._trust
+                found[version] = known if known and same else _shelve(folder, self._trust, name, version)
             except BundleError as error:
                 refused[f"{name} {version}"] = str(error)
         return found
@@ -149,7 +163,8 @@ class Shelf:
         """The latest version and its model. Where the store's latest cannot be served, the model before it goes on, unless it
         was taken back."""
         before = warm.active
-        kept = before if before and before.manifest.version in store.versions(self._folder, name) else None
+        there = before is not None and before.manifest.version in store.versions(self._folder, name)
+        kept = before if before and there and before.manifest.signed_by in self._trust else None
         try:
             now = store.pointer(self._folder, name)
         except BundleError as error:
