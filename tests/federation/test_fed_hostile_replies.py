@@ -59,12 +59,12 @@ def test_metadata_that_cannot_be_read_leave_out_their_owner_alone(make_panel, tm
     panel = make_panel()
     told = {owner: parcel_of(describe(panel, owner, Disclosure())) for owner in ("a", "b")}
     problem = {"targets": ["traffic"], "cadence_s": 3600.0}
-    task = Task.model_construct(dataset="tiny", problem=problem)
-    found = jobs._aligned(tmp_path, task, {**told, "c": Parcel(values={"metadata": "{}"}), "d": told["a"]})
+    job = jobs.Job.model_construct(task=Task.model_construct(request="r", dataset="tiny", problem=problem), storage=None)
+    found = jobs._aligned(tmp_path, job, {**told, "c": Parcel(values={"metadata": "{}"}), "d": told["a"]})
     assert set(found) == {"c", "d"}
     assert "cannot be read" in found["c"]
     assert "describes only its own" in found["d"]
-    assert set(jobs._aligned(tmp_path, task, {"c": Parcel()})) == {"c"}
+    assert set(jobs._aligned(tmp_path, job, {"c": Parcel()})) == {"c"}
 
 
 @pytest.mark.parametrize("body", [b"not json", b"[1", b'{"index":1', b'{"a":' * 3000])
