@@ -149,7 +149,9 @@ class Publication(Wire):
     """Which version of a model is in use, and the shares of requests that versions under trial get."""
 
     version: VersionName
-    weights: dict[VersionName, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict, max_length=8)
+    weights: dict[VersionName, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict, max_length=8
+    )  # 0: held, computes
     canary: VersionName | None = None  # the version under trial, one of `weights`
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import sqlalchemy as sa
 
@@ -28,6 +29,12 @@ from cellwright.hub.contract import (
     Publication,
 )
 from cellwright.hub.geometry import covers
+
+_CACHED = 8192  # documents that are remembered parsed; they are frozen, and their text is the key
+_desired = lru_cache(maxsize=_CACHED)(Desired.model_validate_json)
+_edge_form = lru_cache(maxsize=_CACHED)(EdgeForm.model_validate_json)
+_heartbeat = lru_cache(maxsize=_CACHED)(Heartbeat.model_validate_json)
+_rule = lru_cache(maxsize=_CACHED)(PlacementRule.model_validate_json)
 
 Areas = Mapping[tuple[str, str], Area]  # (tenant, name) -> area
 
@@ -48,9 +55,9 @@ def refresh(connection: sa.Connection, hub_key: str) -> int:
     world = _World(connection, hub_key)
     changed = 0
     t = tables.edges
+    states = all_desired(connection)
     for edge in edges:
-        now = world.desired(edge)
-        before = Desired.model_validate_json(connection.execute(sa.select(t.c.desired).where(t.c.name == edge.name)).scalar_one())
+        now, before = world.desired(edge), states[edge.name]
         if now.model_copy(update={"revision": before.revision}) != before:
             after = now.model_copy(update={"revision": edge.revision + 1})
             values = {"desired": after.model_dump_json(), "revision": after.revision}
@@ -63,7 +70,7 @@ def desired_of(connection: sa.Connection, edge: str) -> Desired | None:
     """What an edge shall hold; None: there is no such edge."""
     t = tables.edges
     found = connection.execute(sa.select(t.c.desired).where(t.c.name == edge)).scalar_one_or_none()
-    return None if found is None else Desired.model_validate_json(found)
+    return None if found is None else _desired(found)
 
 
 def revision_of(connection: sa.Connection, edge: str) -> int | None:
@@ -74,12 +81,18 @@ def revision_of(connection: sa.Connection, edge: str) -> int | None:
 
 def holders(connection: sa.Connection, tenant: str, model: str) -> tuple[Edge, ...]:
     """Edges that shall hold a model."""
-    found = []
-    for edge in all_edges(connection):
-        state = desired_of(connection, edge.name)
-        if state and any(t.tenant == tenant and any(m.name == model for m in t.models) for t in state.tenants):
-            found.append(edge)
-    return tuple(found)
+    states = all_desired(connection)
+
+    def holds(state: Desired) -> bool:
+        return any(t.tenant == tenant and any(m.name == model for m in t.models) for t in state.tenants)
+
+    return tuple(edge for edge in all_edges(connection) if holds(states[edge.name]))
+
+
+def all_desired(connection: sa.Connection) -> dict[str, Desired]:
+    """What each edge shall hold, by its name."""
+    rows = connection.execute(sa.select(tables.edges.c.name, tables.edges.c.desired))
+    return {row.name: _desired(row.desired) for row in rows}
 
 
 def all_edges(connection: sa.Connection) -> tuple[Edge, ...]:
@@ -90,8 +103,8 @@ def all_edges(connection: sa.Connection) -> tuple[Edge, ...]:
 
 def edge_of(row: sa.RowMapping) -> Edge:
     """An edge from its row."""
-    form = EdgeForm.model_validate_json(row["document"])
-    beat = None if row["heartbeat"] is None else Heartbeat.model_validate_json(row["heartbeat"])
+    form = _edge_form(row["document"])
+    beat = None if row["heartbeat"] is None else _heartbeat(row["heartbeat"])
     same = {"name": row["name"], "registered_s": row["registered_s"], "seen_s": row["seen_s"], "revision": row["revision"]}
     return Edge(**form.model_dump(), **same, alive=True, heartbeat=beat)
 
@@ -126,7 +139,7 @@ class _World:
         self._hub_key = hub_key
         self._areas = all_areas(connection)
         documents = connection.execute(sa.select(tables.rules.c.document)).scalars()
-        self._rules = [PlacementRule.model_validate_json(row) for row in documents]
+        self._rules = [_rule(row) for row in documents]
         self._published = {
             (row.tenant, row.model): Publication.model_validate_json(row.document)
             for row in connection.execute(sa.select(tables.publications).where(tables.publications.c.document.is_not(None)))
