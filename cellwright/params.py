@@ -244,7 +244,8 @@ class Federation(Section):
     fraction: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="share of the owners asked in a round")
     least_owners: Count = Field(2, description="fewest owners a round is counted with")
     most_owners: Count | None = Field(
-        None, description="owners that train at most, the best by score; of the others only scalers are asked; null: all that are fit"
+        None,
+        description="owners that train at most, the best by score; of the others only scalers are asked; null: all that are fit",
     )
     deadline_s: Positive = Field(600, description="longest a round waits for its owners, seconds")
     lr_decay: Annotated[float, Field(gt=0, le=1)] = Field(0.96, description="factor of the learning rate from round to round")
@@ -271,9 +272,12 @@ class Federation(Section):
     audit: bool = Field(True, description="whether every message is signed, checked and logged")
     checkpoints: bool = Field(True, description="whether every round can be resumed from")
     storage_key: str | None = Field(
-        None, description="file of the key (64 hex digits, made on first use) that states, checkpoints and outcomes are sealed with"
+        None,
+        description="file of the key (64 hex digits, made on first use) that states, checkpoints and outcomes are sealed with",
     )
-    key_command: tuple[str, ...] = Field((), description="program that prints that key, instead of a file: a key management system")
+    key_command: tuple[str, ...] = Field(
+        (), description="program that prints that key, instead of a file: a key management system"
+    )
     contribution: bool = Field(True, description="whether each owner's contribution is measured at the end")
     contribution_rounds: Count = Field(2, description="rounds, evenly spread, from whose updates it is estimated")
     contribution_orders: Count = Field(
@@ -413,6 +417,17 @@ class Monitor(Section):
 class Rollout(Section):
     """How a new version replaces the champion on the edges: canary, guards, promotion or the way back."""
 
+    mode: Literal["direct", "canary", "blue_green"] = Field(
+        "direct",
+        description="direct: at once; canary: in stages, guarded; blue_green: both warm, the new one computing beside the other, then "
+        "all at once, with the old one kept warm",
+    )
+    edges: tuple[str, ...] = Field(
+        (), description="addresses of the edges that are asked for evidence; none: this machine's, or those that the hub names"
+    )
+    keep_warm_s: Annotated[float, Field(ge=0)] = Field(
+        600, description="how long the old version stays warm after a blue/green switch, seconds"
+    )
     stages: tuple[Share, ...] = Field(
         (0.05, 0.25, 0.5), description="share of the requests that the challenger answers, stage by stage; after the last: all"
     )
@@ -434,13 +449,20 @@ class HubParams(Section):
     """The operator cloud's hub (`cellwright hub`), which keeps models of tenants and places them at edges."""
 
     database: str | None = Field(None, description="SQLAlchemy URL of its state; null: SQLite in the state folder")
-    blobs: str | None = Field(None, description="folder or fsspec URL (s3://bucket/prefix) of models' bytes; null: the state folder")
+    blobs: str | None = Field(
+        None, description="folder or fsspec URL (s3://bucket/prefix) of models' bytes; null: the state folder"
+    )
     file_bytes: Count = Field(16 * 1024**3, description="largest file that is taken in, bytes")
     upload_lifetime_h: Positive = Field(24, description="an upload that nobody goes on with for so long is thrown away, hours")
     alive_s: Positive = Field(60, description="an edge that was not heard of for longer is not offered to devices, seconds")
     grant_lifetime_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
         3600, description="how long a device may fetch what it was matched with, seconds"
     )
+    url: str | None = Field(None, description="address of the hub that flows publish to; null: to this machine's edge alone")
+    token_file: str | None = Field(
+        None, description="file with the token for it (scopes models:read, models:write, publish); null: $CELLWRIGHT_HUB_TOKEN"
+    )
+    ca: str | None = Field(None, description="certificate authority (PEM) of a hub that serves over TLS; null: a public one")
 
 
 class Params(Section):

@@ -179,6 +179,11 @@ class Workspace:
         return self.state / "network.json"
 
     @property
+    def rollouts(self) -> Path:
+        """Folder of the rollouts' states: <model>.json each."""
+        return self.state / "rollouts"
+
+    @property
     def published(self) -> Path:
         """Folder that the edge server offers: one OCI layout a published bundle."""
         return self.state / "published"

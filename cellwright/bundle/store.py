@@ -147,6 +147,30 @@ def end_trial(store: Path, name: str, *, promote: bool) -> None:
         (store / name / _TRIAL).unlink()
 
 
+def switch(store: Path, name: str, version: str, *, warm: Trial | None = None) -> None:
+    """Make a version the latest at once and end any trial; `warm`: begin this one, so that the version before it stays warm.
+
+    Raises:
+        BundleError: that version is not here.
+    """
+    with _locked(store, name):
+        if not (store / name / version).is_dir():
+            raise BundleError(f"{name} {version} is not here; there are: {', '.join(versions(store, name)) or 'none'}")
+        _point_to(store / name / _POINTER, pointer(store, name), version, _digest(store / name / version))
+        if warm is not None:
+            warm.save(store / name / _TRIAL)
+        else:
+            (store / name / _TRIAL).unlink(missing_ok=True)
+
+
+def digest_of(store: Path, name: str, version: str) -> str:
+    """Digest of a version's manifest. Raises BundleError where it is not here."""
+    check_name(name, version)
+    if not (store / name / version).is_dir():
+        raise BundleError(f"{name} {version} is not here; there are: {', '.join(versions(store, name)) or 'none'}")
+    return _digest(store / name / version)
+
+
 def trial(store: Path, name: str) -> Trial | None:
     """The trial of a name, if there is one.
 

@@ -73,6 +73,11 @@ class Side:
         self._asked += 1
         return self.challenger if _turn(self._asked, self.trial.weight) else self.champion
 
+    @property
+    def only_computes(self) -> bool:
+        """Whether the challenger answers nobody: it is warmed and watched, before everything is switched to it at once."""
+        return self.trial.weight == 0 and not self.trial.sites
+
     def shadows(self) -> bool:
         """Whether the next request is computed by both."""
         self._shadowed += 1

@@ -95,8 +95,7 @@ def advance(state: State, evidence: Sequence[Evidence], watching: Sequence[Armed
     """The next state; the same one where nothing changes."""
     if state.outcome != "running":
         return state
-    alpha = params.alpha / len(watching)
-    opinions = {a.guard.name: a.guard.judge(evidence, a.options, alpha) for a in watching}
+    opinions = judged(evidence, watching, params)
     if objecting := [name for name, opinion in opinions.items() if opinion.verdict == "worse"]:
         return _ended(state, "rolled_back", f"{objecting[0]}: {opinions[objecting[0]].reason}", opinions, now_s)
     if now_s - state.started_s >= params.max_s:
@@ -114,10 +113,27 @@ def advance(state: State, evidence: Sequence[Evidence], watching: Sequence[Armed
     return state
 
 
+def judged(evidence: Sequence[Evidence], watching: Sequence[Armed], params: Rollout) -> dict[str, Opinion]:
+    """What each guard says now, by its name."""
+    alpha = params.alpha / len(watching)
+    return {a.guard.name: a.guard.judge(evidence, a.options, alpha) for a in watching}
+
+
+def ended(state: State, outcome: Outcome, why: str, now_s: float) -> State:
+    """The end by a person's decision, or the way back after a promotion."""
+    return _ended(state, outcome, why, {}, now_s)
+
+
+def noted(state: State, what: str, now_s: float) -> State:
+    """An event that changes nothing else."""
+    event = Event(at_s=now_s, stage=state.stage, weight=state.weight, what=what)
+    return state.model_copy(update={"events": (*state.events, event)})
+
+
 def _next_stage(state: State, weight: float, answered: int, opinions: Mapping[str, Opinion], now_s: float) -> State:
     stage = state.stage + 1
     what = f"{state.challenger} answers {weight:.0%} of the requests"
-    event = Event(at_s=now_s, stage=stage, weight=weight, what=what, said=_said(opinions))
+    event = Event(at_s=now_s, stage=stage, weight=weight, what=what, said=said(opinions))
     return state.model_copy(
         update={
             "stage": stage,
@@ -132,11 +148,12 @@ def _next_stage(state: State, weight: float, answered: int, opinions: Mapping[st
 def _ended(state: State, outcome: Outcome, why: str, opinions: Mapping[str, Opinion], now_s: float) -> State:
     weight = 1.0 if outcome == "promoted" else 0.0
     what = f"{state.challenger} {outcome.replace('_', ' ')}: {why}"
-    event = Event(at_s=now_s, stage=state.stage, weight=weight, what=what, said=_said(opinions))
+    event = Event(at_s=now_s, stage=state.stage, weight=weight, what=what, said=said(opinions))
     return state.model_copy(update={"outcome": outcome, "weight": weight, "events": (*state.events, event)})
 
 
-def _said(opinions: Mapping[str, Opinion]) -> tuple[Said, ...]:
+def said(opinions: Mapping[str, Opinion]) -> tuple[Said, ...]:
+    """Opinions as they are kept."""
     return tuple(Said(guard=name, verdict=o.verdict, reason=o.reason, samples=o.samples) for name, o in opinions.items())
 
 
