@@ -61,6 +61,8 @@ def serve_file(request: web.Request, bundle: Shelved, path: str) -> web.StreamRe
             404, f"{bundle.manifest.name} {bundle.manifest.version} has no file '{path[:120]}'; index.json names them all"
         )
     digest, kind = bundle.files[path]
+    if not (bundle.folder / path).is_file():
+        raise RequestError(503, f"{bundle.manifest.name} {bundle.manifest.version} is just being removed; ask again in a second")
     etag = f'"sha256:{digest}"'
     cache = _FOREVER if path.startswith("blobs/") else "no-cache"
     if (wanted := request.if_match) is not None and not _matches(wanted, etag):

@@ -28,11 +28,14 @@ from aiohttp import web
 
 from cellwright.bundle.keys import Trust
 from cellwright.edge import problems
+from cellwright.edge.agent import Agent, Hub, Pace
 from cellwright.edge.downloads import Downloads
 from cellwright.edge.files import ACCEL, set_headers
 from cellwright.edge.forecasting import Forecasting
 from cellwright.edge.guard import Guard
+from cellwright.edge.library import Keeping, Library
 from cellwright.edge.metrics import METRICS, Metrics, Recorder
+from cellwright.edge.outbox import Outbox
 from cellwright.edge.predictor import Precision
 from cellwright.edge.shelf import Shelf
 from cellwright.edge.shelves import Shelves
@@ -72,8 +75,11 @@ class Edge:
         precision: Precision = "fp32",
         limits: Limits | None = None,
         behind_nginx: bool = False,
+        hub: Hub | None = None,
+        keeping: Keeping | None = None,
+        pace: Pace | None = None,
     ) -> None:
-        """Port 0 takes any free one.
+        """Port 0 takes any free one. `hub`: whom to ask what to hold for tenants; None: only what the workspace publishes is served.
 
         Raises:
             WrongUse: an address that others can reach, without TLS and without `insecure`.
@@ -92,7 +98,11 @@ class Edge:
         self.forecasting = self._forecasting_of(self.shelf)
         self.guard = Guard(lambda: self.shelves.hub_key)
         self.tenants = Tenants(self.shelves, self.guard, self.uses, self._forecasting_of)
+        self.agent = _agent(store, self.shelves, self.uses, hub, keeping, pace)
+        if self.agent is not None:
+            self.tenants.missing = self.agent.missing
         self.metrics = Metrics()
+        self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
 
     @property
@@ -111,9 +121,14 @@ class Edge:
             await self.__aexit__()
             _explain(error, self.host, self.port)
         self.port = int(self._runner.addresses[0][1])
+        if self.agent is not None:
+            self._tasks.append(asyncio.create_task(self.agent.run(self.url)))
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
         await self.tenants.close()
@@ -161,12 +176,24 @@ class Edge:
 
     async def _ready(self, request: web.Request) -> web.Response:
         now = self.shelf.snapshot
-        if now.predictors:
-            return web.json_response({"status": "ready", "serving": dict(now.latest), "refused": dict(now.refused)})
+        told = self._told()
+        if now.predictors or (told and told["hub_revision"] is not None):
+            return web.json_response({"status": "ready", "serving": dict(now.latest), "refused": dict(now.refused)} | told)
+        if told:
+            return problems.problem(503, "the hub has not said yet what this edge shall hold")
         why = "; ".join(f"{what}: {reason}" for what, reason in now.refused.items())
         return problems.problem(
             503, f"no bundle can be served ({why})" if why else "nothing is published yet; run the publish step"
         )
+
+    def _told(self) -> dict[str, Any]:
+        """What everybody may know of the agent: no names of tenants or models."""
+        if self.agent is None:
+            return {}
+        desired, held = self.agent.library.desired, self.agent.library.held()
+        of_tenants = {"versions_held": len(held), "versions_lacking": len(self.agent.library.lacking())}
+        revision = None if desired is None else desired.revision
+        return {"hub_revision": revision, "problems": self.agent.problems(public=True)} | of_tenants
 
     async def _metrics(self, request: web.Request) -> web.Response:
         now = self.shelf.snapshot
@@ -176,6 +203,16 @@ class Edge:
             "cellwright_edge_forecasts_pending": ("Forecasts running or waiting.", self.forecasting.pending),
         }
         return web.Response(text=self.metrics.text({k: (t, float(v)) for k, (t, v) in gauges.items()}), content_type="text/plain")
+
+
+def _agent(
+    store: Path, shelves: Shelves, uses: Uses, hub: Hub | None, keeping: Keeping | None, pace: Pace | None
+) -> Agent | None:
+    if hub is None:
+        return None
+    shelves.refresh()
+    library = Library(shelves, uses, keeping or Keeping())
+    return Agent(hub, library, Outbox(store / "tenants" / "outbox.db"), pace)
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
