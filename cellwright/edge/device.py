@@ -3,80 +3,64 @@
 <folder>/bundles/<name>/<version>/      verified OCI layouts
 <folder>/bundles/<name>/latest.json     the active version; replaced whole, so it always names a verified bundle
 <folder>/partial/<sha256>               blobs that are still on their way; a broken download goes on from there
+<folder>/tenants/<tenant>/              the same once more for each tenant of a hub, with the keys that the hub delivered for it
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import shutil
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from filelock import FileLock, Timeout
 
 from cellwright.bundle import store
-from cellwright.bundle.keys import Trust
-from cellwright.bundle.layout import INDEX, LAYOUT, LAYOUT_CONTENT, verify
-from cellwright.bundle.manifest import (
-    MAX_DOCUMENT_BYTES,
-    Descriptor,
-    Manifest,
-    assemble,
-    check_name,
-    check_signature,
-    parse_index,
-    parse_model,
-    parse_signature,
-)
+from cellwright.bundle.keys import Trust, public_pem, trusted
+from cellwright.bundle.layout import verify
+from cellwright.bundle.manifest import Manifest, check_name
+from cellwright.edge.bringing import Bringing, resolved
+from cellwright.edge.contract import Asker
 from cellwright.edge.download import Download, Transfer
+from cellwright.edge.fetched import Fetched
 from cellwright.edge.predictor import Precision, Predictor
 from cellwright.edge.request import RequestError
-from cellwright.errors import BundleError, EdgeError, WorkspaceError
+from cellwright.edge.wire import Link
+from cellwright.errors import BundleError, EdgeError, WorkspaceError, WrongUse
 from cellwright.files import write_bytes
 
-MAX_BUNDLE_BYTES = 8 * 1024**3
+if TYPE_CHECKING:
+    from cellwright.edge.finding import Found, Wanted
+    from cellwright.edge.quality import Network
+    from cellwright.hub.client import HubClient
+
+__all__ = ["Device", "Fetched", "ask", "offered"]
+
+_LEAST_RATED_BYTES = 1 << 20  # less says little about a link
 _LOCK_WAIT_S = 60
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A bundle that was fetched, verified and made active."""
-
-    name: str
-    version: str
-    digest: str
-    path: Path
-    new: bool  # False: this version was active already
-    transfer: Transfer  # bytes received over the network, resumed, reused
-    seconds: float  # all of it: asking, downloading, verifying, activating
-
-    @property
-    def rate_bps(self) -> float:
-        """Bits a second over the network."""
-        return 8 * self.transfer.received_bytes / self.seconds if self.seconds > 0 else 0.0
 
 
 class Device:
     """Bundles on one device. `trust`: the publishers' public keys; nothing else is ever made active."""
 
-    def __init__(self, folder: Path, trust: Trust, *, ca: Path | None = None) -> None:
-        """`ca`: certificate authority (PEM) of an edge that serves over TLS, where it is not a public one."""
-        self.folder, self._trust = folder, trust
+    def __init__(self, folder: Path, trust: Trust, *, ca: Path | None = None, name: str = "device") -> None:
+        """`ca`: certificate authority (PEM) of an edge that serves over TLS, where it is not a public one. `name`: to hub and edges."""
+        self.folder, self.name, self._trust = folder, name, trust
+        self._parts: dict[Path, Device] = {}
+        self._rate_bit_s: float | None = None  # of the link, as the last transfer of some size found it
         self._bundles, self._partial = folder / "bundles", folder / "partial"
         self._tls: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(ca)) if ca else True
         self._loaded: dict[tuple[str, Precision], Predictor] = {}
 
-    def fetch(self, url: str, name: str, version: str = "latest") -> Fetched:
-        """Download a bundle, verify it, and make it the active one.
+    def fetch(self, url: str, name: str, version: str = "latest", *, patches: bool = False) -> Fetched:
+        """Download a bundle from one edge, verify it, and make it the active one. `patches`: by a patch, where the edge has one.
 
         The signature is checked before the first layer is asked for, every blob's hash while it arrives.
 
@@ -86,74 +70,71 @@ class Device:
         """
         check_name(name, version if version != "latest" else "0.0.0")
         started = time.perf_counter()
-        with self._locked(), httpx.Client(base_url=url, timeout=_TIMEOUT, verify=self._tls) as client:
-            download = Download(client, url)
-            found = self._resolve(download, name, version)
-            if held := self._held(name, found):
-                return self._activated(held, started)
-            base = f"/v1/bundles/{name}/{found['version']}"
-            manifest, documents = self._documents(download, base, name, found)
-            return self._complete(download, base, manifest, documents, started)
+        with self.locked(), closing(Link(url, tls=self._tls)) as link:
+            download = Download(link)
+            found = resolved(download, "/v1", name, version)
+            if held := self.held(name, found):
+                return self.activated(held, started)
+            bringing = self.bringing(download, f"/v1/bundles/{name}/{found['version']}", patches)
+            manifest, documents = bringing.documents(name, found["version"])
+            return self.activate(bringing.complete(manifest, documents), manifest, bringing, started)
 
-    def forecast(self, request: dict[str, Any], *, precision: Precision = "fp32") -> dict[str, Any]:
-        """Answer a request (see request.py) from the active bundle, without any network.
+    def get(
+        self,
+        hub: HubClient,
+        wanted: Wanted | None = None,
+        *,
+        deadline_s: float | None = None,
+        qos: Asker = "edge",
+        network: Network | None = None,
+        patches: bool = True,
+        edge: str | None = None,
+    ) -> Fetched:
+        """The model that this device needs, here and now, made active under `of(tenant)`.
+
+        Args:
+            hub: says which model, by whose keys, from which edges, and gives leave to fetch it.
+            qos: who asks the network for quality of service: the edge, told of the arrival; the device itself; nobody.
+            network: says which edge is closest, and follows the device while it moves; None: the hub's order by distance.
+            edge: name of the only edge to use, or its address.
 
         Raises:
-            RequestError: the request is malformed.
-            BundleError: no bundle is active, or it was damaged since.
+            HubError: it cannot be reached, or nothing it has fits.
+            EdgeError: no edge can be reached; run again to resume.
+            BundleError: what came was not what was signed; what was active stays active.
         """
-        return self._predictor(request.get("bundle"), precision).forecast(request)
+        from cellwright.edge.finding import Finder, Wanted
+        from cellwright.edge.getting import Getting
 
-    def active(self) -> dict[str, str]:
-        """Name -> active version."""
-        found = {name: store.pointer(self._bundles, name) for name in store.names(self._bundles)}
-        return {name: now.version for name, now in found.items() if now}
+        if qos == "device" and network is None:
+            raise WrongUse("to ask for quality of service itself, the device needs a network; give one, or let the edge ask")
+        finder = Finder(hub, self.name, network.closest_zone if network else None, edge)
+        getting = Getting(finder, wanted or Wanted(), self._of, deadline_s, qos, network, patches, self._tls)
+        return getting.run()
 
-    def _predictor(self, name: str | None, precision: Precision) -> Predictor:
-        names = store.names(self._bundles)
-        if name is None and len(names) != 1:
-            raise RequestError(
-                400, f"name one bundle under 'bundle'; on this device: {', '.join(names) or 'none (fetch one first)'}"
-            )
-        wanted = name or names[0]
-        now, held = store.pointer(self._bundles, wanted), self._loaded.get((wanted, precision))
-        if held is None or now is None or held.manifest.digest != now.digest:
-            folder, _ = store.latest(self._bundles, wanted, self._trust)
-            self._loaded[wanted, precision] = held = Predictor.load(folder, self._trust, precision=precision)
-        return held
+    def of(self, tenant: str) -> Device:
+        """The same device's models of one tenant, believing the keys that the hub last delivered for it."""
+        folder = path_of(self.folder, tenant)
+        return self._like(folder, trusted(folder / "keys"))
 
-    def _resolve(self, download: Download, name: str, version: str) -> dict[str, str]:
-        found = download.json(f"/v1/bundles/{name}/{version}", f"{name} {version}")
-        if not all(isinstance(found.get(key), str) for key in ("version", "digest")) or found.get("name") != name:
-            raise EdgeError(f"{download.url} answered something else than a description of {name}; is it a Cellwright edge?")
-        check_name(name, found["version"])
-        if version not in ("latest", found["version"]):
-            raise BundleError(f"asked for {name} {version}, the edge offers {found['version']}; ask for that one, or for latest")
-        return found
+    def _of(self, found: Found) -> Device:
+        keys = path_of(self.folder, found.tenant) / "keys" / "trusted"
+        wanted = {f"{known}.pub": public_pem(key) for known, key in found.trust.items()}
+        for name, content in wanted.items():
+            write_bytes(keys / name, content)
+        for path in keys.glob("*.pub"):
+            if path.name not in wanted:
+                path.unlink()  # the hub no longer stands for it
+        return self._like(path_of(self.folder, found.tenant), found.trust)
 
-    def _documents(self, download: Download, base: str, name: str, found: dict[str, str]) -> tuple[Manifest, dict[str, bytes]]:
-        """Manifests and signature, checked; path -> bytes."""
-        documents = {LAYOUT: LAYOUT_CONTENT, INDEX: download.document(f"{base}/{INDEX}", MAX_DOCUMENT_BYTES)}
+    def _like(self, folder: Path, trust: Trust) -> Device:
+        made = self._parts.setdefault(folder, Device(folder, trust, name=self.name))
+        made._trust, made._tls = trust, self._tls
+        return made
 
-        def get(path: str) -> bytes:
-            documents[path] = download.document(f"{base}/{path}", MAX_DOCUMENT_BYTES)
-            return documents[path]
+    # steps of a fetch (getting.py)
 
-        index = parse_index(documents[INDEX])
-        model = parse_model(get(index.model.blob), index.model)
-        signature = parse_signature(get(index.signature.blob), index.signature, index.model)
-        envelope = get(signature.layers[0].blob)
-        signature.layers[0].check(envelope, "signature")
-        manifest = assemble(index, model, signature, check_signature(envelope, index.model, self._trust))
-        if (manifest.name, manifest.version) != (name, found["version"]):
-            raise BundleError(
-                f"asked for {name} {found['version']}, the edge sent {manifest.name} {manifest.version}; it was not activated"
-            )
-        if (size := sum(d.size for d in manifest.blobs)) > MAX_BUNDLE_BYTES:
-            raise BundleError(f"{name} {manifest.version} has {size} bytes, at most {MAX_BUNDLE_BYTES} are fetched")
-        return manifest, documents
-
-    def _held(self, name: str, found: dict[str, str]) -> Manifest | None:
+    def held(self, name: str, found: dict[str, str]) -> Manifest | None:
         """The manifest of a version that is here already; one that was damaged since is removed, so that it is fetched again."""
         folder = self._bundles / name / found["version"]
         if not folder.exists():
@@ -169,45 +150,42 @@ class Device:
             )
         return manifest
 
-    def _activated(self, manifest: Manifest, started: float) -> Fetched:
+    def activated(self, manifest: Manifest, started: float) -> Fetched:
         """Make a version active that is here already."""
         now = store.pointer(self._bundles, manifest.name)
         path = store.place(self._bundles, self._bundles / manifest.name / manifest.version, manifest, activate=True)
         new = now is None or now.version != manifest.version
         return Fetched(manifest.name, manifest.version, manifest.digest, path, new, Transfer(), time.perf_counter() - started)
 
-    def _complete(
-        self, download: Download, base: str, manifest: Manifest, documents: dict[str, bytes], started: float
-    ) -> Fetched:
-        """Bring the layers, put the layout together aside, verify it whole, and activate it."""
-        staging = self._partial / manifest.digest.removeprefix("sha256:")
-        for name, content in documents.items():
-            write_bytes(staging / name, content)
-        total = Transfer(received_bytes=sum(map(len, documents.values())) - len(LAYOUT_CONTENT))
-        for described in {d.digest: d for d in manifest.blobs if d.blob not in documents}.values():
-            total += self._bring(download, base, staging, manifest, described)
-        try:
-            verified = verify(staging, self._trust)
-        except BundleError:
-            shutil.rmtree(staging)
-            raise
-        path = store.place(self._bundles, staging, verified, activate=True, move=True)
-        return Fetched(manifest.name, manifest.version, manifest.digest, path, True, total, time.perf_counter() - started)
+    def bringing(self, download: Download, base: str, patches: bool) -> Bringing:
+        """A fetch into this device's folders."""
+        return Bringing(self._bundles, self._partial, self._trust, download, base, patches, self._rate_bit_s)
 
-    def _bring(self, download: Download, base: str, staging: Path, manifest: Manifest, described: Descriptor) -> Transfer:
-        """One blob: left by a broken fetch, held undamaged by another version, or from the network."""
-        target = staging / described.blob
-        if target.is_file():
-            return Transfer(resumed_bytes=described.size)
-        if held := next((p for p in self._bundles.glob(f"*/*/{described.blob}") if _sha256(p) == described.hex), None):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(held, target)
-            return Transfer(reused_bytes=described.size)
-        what = next((n for n, d in manifest.layers.items() if d.digest == described.digest), described.mediaType)
-        return download.blob(f"{base}/{described.blob}", self._partial / described.hex, described, what, target)
+    def activate(self, staging: Path, manifest: Manifest, bringing: Bringing, started: float) -> Fetched:
+        """Put a layout that is verified in its place, and make it the active one."""
+        verified_s = time.perf_counter() - started
+        path = store.place(self._bundles, staging, manifest, activate=True, move=True)
+        seconds = time.perf_counter() - started
+        moved = bringing.transfer
+        if moved.received_bytes >= _LEAST_RATED_BYTES:
+            self._rate_bit_s = 8 * moved.received_bytes / verified_s
+        return Fetched(
+            manifest.name,
+            manifest.version,
+            manifest.digest,
+            path,
+            True,
+            moved,
+            seconds,
+            verified_s,
+            streams=bringing.download.streams,
+            delta=bringing.delta,
+            notes=tuple(bringing.notes),
+        )
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
+        """One fetch at a time. Raises WorkspaceError: another process has been at it for too long."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / ".lock", timeout=_LOCK_WAIT_S):
@@ -218,9 +196,9 @@ class Device:
             ) from None
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def path_of(folder: Path, tenant: str) -> Path:
+    """Where a device keeps a tenant's models."""
+    return folder / "tenants" / tenant
 
 
 def ask(url: str, request: dict[str, Any], *, ca: Path | None = None) -> dict[str, Any]:

@@ -13,10 +13,9 @@ import httpx
 from cellwright.bundle.manifest import Descriptor
 from cellwright.edge.arriving import Arriving
 from cellwright.edge.ranges import STREAMS, Pace, Ranges
-from cellwright.edge.wire import Broken, Httpx, Refusal, Transport, refuse
+from cellwright.edge.wire import Answer, Broken, Httpx, Refusal, Transport, refuse
 from cellwright.errors import BundleError, EdgeError
 
-ATTEMPTS = 4  # in a row that bring next to nothing; each goes on where the one before broke off
 PROGRESS_BYTES = 256 * 1024  # a connection that brought as much was worth it, and the count starts anew
 _PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
@@ -84,7 +83,7 @@ class Download:
         """Fetch a blob to `target` by way of `partial`, which is kept when the connection breaks. None: hashed and forgotten.
 
         Raises:
-            EdgeError: the connection broke `ATTEMPTS` times in a row without much progress.
+            EdgeError: the connection broke `attempts` times in a row without much progress.
             BundleError: the bytes are not those that the manifest names; they are thrown away.
             WorkspaceError: the disk is full.
         """
@@ -101,6 +100,17 @@ class Download:
                         raise self._broken_off(error, arriving, failures) from error
             arriving.finish(target)
         return Transfer(arriving.received, resumed, stored_s=arriving.stored_s)
+
+    def describe(self, path: str, kind: str, what: str) -> Descriptor | None:
+        """A blob that is not named by its hash, from its first byte's headers; None: there is none. Raises EdgeError."""
+        try:
+            with self._transport.get(path, {**_PLAIN, "Range": "bytes=0-0"}) as answer:
+                if answer.status in (404, 410):
+                    return None
+                refuse(answer, self.url, what)
+                return _described(answer, kind)
+        except Broken as error:
+            raise self._given_up(error) from error
 
     def _go_on(self, path: str, arriving: Arriving, pace: Pace) -> None:
         """One connection, or several once it is seen that they may pay."""
@@ -143,7 +153,7 @@ class Download:
 
     def _again(self, error: Broken | Refusal, failures: int) -> bool:
         """Whether to try once more, after a pause."""
-        if failures >= ATTEMPTS or not self._transport.recovers(error):
+        if failures >= self._transport.attempts or not self._transport.recovers(error, failures):
             return False
         asked_s = error.retry_after_s if isinstance(error, Refusal) else None
         time.sleep(min(_LONGEST_PAUSE_S, _PAUSE_S * failures if asked_s is None else asked_s))
@@ -161,3 +171,12 @@ class Download:
             f"the download of {arriving.what} broke off {failures} times ({error}); "
             f"{arriving.size} of {arriving.described.size} bytes are there: run again to go on from there"
         )
+
+
+def _described(answer: Answer, kind: str) -> Descriptor | None:
+    """From `ETag: "sha256:…"` and `Content-Range: bytes 0-0/<size>`; None where they are not of this form."""
+    size = answer.header("Content-Range").rpartition("/")[2]
+    try:
+        return Descriptor(mediaType=kind, digest=answer.header("ETag").strip('"'), size=int(size))
+    except ValueError:
+        return None

@@ -21,6 +21,8 @@ import httpx
 from cellwright.errors import EdgeError, WrongUse
 
 CONNECT_S, SILENCE_S = 5.0, 30.0  # longest wait for a connection, and for the next bytes
+ATTEMPTS = 4  # in a row that bring next to nothing; each goes on where the one before broke off
+BUSY = frozenset({429, 503})
 _MOST_DETAIL_BYTES = 4096
 
 
@@ -66,8 +68,12 @@ class Transport(Protocol):
     def get(self, path: str, headers: Mapping[str, str]) -> AbstractContextManager[Answer]:
         """Ask. Raises Broken."""
 
-    def recovers(self, error: Broken | Refusal) -> bool:
-        """Do what can be done about a failure (ask another server, renew leave); whether asking again may help."""
+    @property
+    def attempts(self) -> int:
+        """How many in a row may bring nothing."""
+
+    def recovers(self, error: Broken | Refusal, failures: int) -> bool:
+        """Do what can be done about the failure (ask another server, renew leave), the how manieth in a row; whether to ask again."""
 
     def another(self) -> Transport | None:
         """A second connection to the same server, to be closed by the caller; None where one is all there is."""
@@ -88,12 +94,14 @@ class Link:
         self.ttfb_s = 0.0  # shortest time between a request and the head of its answer; 0: none was asked yet
         self._tls, self._parts = tls, parts
         self._connection: http.client.HTTPConnection | None = None
+        self._met = False  # whether it ever answered
 
     @contextmanager
     def get(self, path: str, headers: Mapping[str, str]) -> Iterator[Answer]:
         """Ask; the connection is kept if the body was read to its end."""
         asked = time.perf_counter()
         answer = self._ask(path, {**self.headers, **headers})
+        self._met = True
         took_s = time.perf_counter() - asked
         self.ttfb_s = min(self.ttfb_s or took_s, took_s)
         try:
@@ -102,9 +110,11 @@ class Link:
             if not answer.done:
                 self.close()
 
-    def recovers(self, error: Broken | Refusal) -> bool:
-        """One server: what broke may be tried again, what was refused stays refused; nobody there is told at once."""
-        return isinstance(error, Broken) and error.connected
+    attempts = ATTEMPTS
+
+    def recovers(self, error: Broken | Refusal, failures: int) -> bool:
+        """What broke is tried again, and who is busy asked again; where nobody has ever answered, that is told at once."""
+        return error.status in BUSY if isinstance(error, Refusal) else error.connected or self._met
 
     def another(self) -> Link:
         """A connection of its own."""
@@ -210,9 +220,11 @@ class Httpx:
         except httpx.HTTPError as error:
             raise Broken(str(error) or type(error).__name__, connected=not isinstance(error, httpx.ConnectError)) from error
 
-    def recovers(self, error: Broken | Refusal) -> bool:
-        """As `Link`."""
-        return isinstance(error, Broken) and error.connected
+    attempts = ATTEMPTS
+
+    def recovers(self, error: Broken | Refusal, failures: int) -> bool:
+        """What broke is tried again, and who is busy asked again."""
+        return error.status in BUSY if isinstance(error, Refusal) else error.connected
 
     def another(self) -> None:
         """None: the client belongs to somebody else."""

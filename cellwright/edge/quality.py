@@ -1,0 +1,164 @@
+"""Quality of service while a device fetches: asked for by the edge, which is told that the device is there, or by the device itself.
+
+Either way the transfer goes on whatever the network says; what it said, and how it ended, is part of the report.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import ValidationError
+
+from cellwright.edge.contract import ARRIVALS, FETCHES, Arrival, Arrived, Quality
+from cellwright.edge.route import Route, Stop
+from cellwright.errors import CellwrightError, QosError
+from cellwright.hub.contract import FetchReport, FetchReports
+
+if TYPE_CHECKING:
+    import ssl
+
+    from cellwright.qos.forms import Device
+    from cellwright.qos.session import Session
+
+_TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_GONE = frozenset({404, 405})
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where a device asks for quality, and as whom. `device` None: the one that the token stands for."""
+
+    url: str
+    token: str
+    journal: Path | None = None
+    device: Device | None = None
+
+    def closest_zone(self) -> str:
+        """Id of the closest edge cloud zone (CAMARA Simple Edge Discovery). Raises QosError."""
+        from cellwright.qos.discovery import EdgeDiscovery
+        from cellwright.qos.transport import Retries
+
+        discovery = EdgeDiscovery(self.url, self.token, retries=Retries(attempts=2))
+        try:
+            return str(discovery.closest(self.device).id)
+        finally:
+            discovery.close()
+
+
+@contextmanager
+def by_device(network: Network, edge_url: str, needed_bytes: int, deadline_s: float) -> Iterator[Callable[[], Quality]]:
+    """A session that the device holds while the block runs; yields a function that tells how it stands."""
+    from cellwright.qos.client import QodClient
+    from cellwright.qos.journal import Journal
+
+    try:
+        chosen, address, ports = _chosen(network, needed_bytes, deadline_s), _address(edge_url), _port(edge_url)
+    except CellwrightError as error:
+        refused = Quality(state="denied", why=str(error)[:500])
+        yield lambda: refused
+        return
+    journal = Journal(network.journal) if network.journal else None
+    with QodClient(network.url, network.token, journal=journal) as client:
+        duration_s = chosen.duration_s
+        with client.session(network.device, address, chosen.name, duration_s, app_server_ports=ports) as session:
+            yield lambda: _told(session)
+
+
+def _told(session: Session) -> Quality:
+    return Quality(
+        state=str(session.state), why=session.why[:500], profile=session.profile, session=str(session.id) if session.id else None
+    )
+
+
+def _chosen(network: Network, needed_bytes: int, deadline_s: float) -> Any:
+    from cellwright.qos.choice import choose
+    from cellwright.qos.profiles import ProfilesClient
+
+    profiles = ProfilesClient(network.url, network.token)
+    try:
+        return choose(profiles.retrieve(network.device), needed_bytes, deadline_s, overhead=0.05)
+    finally:
+        profiles.close()
+
+
+def _address(url: str) -> str:
+    """The edge's address as the network sees it. Raises QosError."""
+    host = urlsplit(url).hostname or ""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise QosError(f"the edge's name {host} has no address ({error}); no quality can be asked for") from error
+    return str(found[0][4][0])
+
+
+def _port(url: str) -> Any:
+    from cellwright.qos.forms import Ports
+
+    parts = urlsplit(url)
+    return Ports(ports=(parts.port or (443 if parts.scheme == "https" else 80),))
+
+
+class Presence:
+    """Tells each edge of a route that the device is there, and in the end how it went."""
+
+    def __init__(self, arrival: Arrival, tls: ssl.SSLContext | bool = True) -> None:
+        self.notes: list[str] = []
+        self._arrival, self._tls = arrival, tls
+        self._at: tuple[Stop, Arrived] | None = None
+        self.route: Route | None = None
+
+    def announce(self, stop: Stop) -> None:
+        """The device is at `stop` from now on."""
+        answer = self._send(stop, "POST", ARRIVALS, self._arrival.model_dump(mode="json"))
+        self._at = (stop, answer) if answer is not None else None
+
+    def quality(self) -> Quality | None:
+        """How the session of the edge of the moment stands; None: it asked no network, or does not say."""
+        if self._at is None:
+            return None
+        stop, before = self._at
+        if before.qos is None:
+            return None
+        now = self._send(stop, "GET", f"{ARRIVALS}/{before.id}", None)
+        return (now or before).qos
+
+    def report(self, stop: Stop, report: FetchReport) -> bool:
+        """Hand a report to an edge, which passes it on; whether it took it."""
+        body = FetchReports(reports=(report,)).model_dump(mode="json")
+        return self._exchange(stop, "POST", FETCHES, body) is not None
+
+    def _send(self, stop: Stop, method: str, path: str, body: dict[str, Any] | None) -> Arrived | None:
+        content = self._exchange(stop, method, path, body)
+        if content is None:
+            return None
+        try:
+            return Arrived.model_validate_json(content)
+        except ValidationError as error:
+            self.notes.append(f"{stop.url}{path} answered something else ({error.errors()[0]['msg']})"[:500])
+            return None
+
+    def _exchange(self, stop: Stop, method: str, path: str, body: dict[str, Any] | None) -> bytes | None:
+        """The answer of an edge; None, with a note, where it did not take it. An older edge (404) is no news."""
+        headers = self.route.headers if self.route else {}
+        tls = self._tls if stop.url.startswith("https:") else False  # reading the public authorities takes tens of milliseconds
+        try:
+            with httpx.Client(timeout=_TIMEOUT, verify=tls, trust_env=False) as client:
+                answer = client.request(method, f"{stop.url.rstrip('/')}{path}", json=body, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            self.notes.append(f"{stop.url}{path}: {error or type(error).__name__}"[:500])
+            return None
+        if answer.is_success:
+            return answer.content[:65_536]
+        if answer.status_code not in _GONE:
+            said = answer.text[:200]
+            with suppress(ValueError, AttributeError):
+                said = str(answer.json().get("detail", said))
+            self.notes.append(f"{stop.url}{path}: {answer.status_code}, {said}"[:500])
+        return None
