@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import finalize
 
 import numpy as np
 
@@ -50,13 +50,14 @@ class Batches:
 
     def __init__(self, pool: ThreadPoolExecutor, workers: int, budget_s: float) -> None:
         self._pool, self._workers, self._budget_s = pool, workers, budget_s
-        self._lines: WeakKeyDictionary[Predictor, _Line] = WeakKeyDictionary()
+        self._lines: dict[int, _Line] = {}  # by the model's identity; gone with it
 
     async def run(self, predictor: Predictor, asked: Asked) -> Ran:
         """The model's output for one request; what the model raises is raised here."""
-        line = self._lines.get(predictor)
-        if line is None:  # it keeps no model alive: what is served no more is forgotten with its line
-            line = self._lines[predictor] = _Line(self._pool, self._workers, self._budget_s, predictor.run_s)
+        line = self._lines.get(id(predictor))
+        if line is None:
+            line = self._lines[id(predictor)] = _Line(self._pool, self._workers, self._budget_s, predictor.run_s)
+            finalize(predictor, self._lines.pop, id(predictor), None)
         return await line.join(predictor.run, asked)
 
 
@@ -64,7 +65,7 @@ class _Line:
     """Requests that wait for one model."""
 
     def __init__(self, pool: ThreadPoolExecutor, workers: int, budget_s: float, run_s: float) -> None:
-        """`run_s`: what one row took when the model was warmed up."""
+        """`run_s`: CPU time of one row when the model was warmed up."""
         self._pool, self._workers, self._budget_s = pool, workers, budget_s
         self._row_s = self._alone_s = run_s
         self._waiting: deque[_Waiting] = deque()
@@ -89,11 +90,11 @@ class _Line:
         if not batch:
             return
         rows = sum(one.rows for one in batch)
-        if max(self._alone_s, self._row_s * rows) < _INLINE_S:
-            self._done(batch, *_timed(batch))
+        if self._row_s * rows < _INLINE_S and self._alone_s < _INLINE_S:
+            self._done(batch, *_metered(batch))
         else:
             self._running += 1
-            running = loop.run_in_executor(self._pool, _timed, batch)
+            running = loop.run_in_executor(self._pool, _metered, batch)
             running.add_done_callback(lambda found: self._returned(loop, batch, found))
         if self._waiting:
             self._call(loop)
@@ -115,11 +116,11 @@ class _Line:
         if self._waiting:
             self._call(loop)
 
-    def _done(self, batch: list[_Waiting], outputs: list[np.ndarray | Exception], seconds: float, cpu_s: float) -> None:
+    def _done(self, batch: list[_Waiting], outputs: list[np.ndarray | Exception], cpu_s: float) -> None:
         rows = sum(one.rows for one in batch)
-        self._row_s = _MEMORY * self._row_s + (1 - _MEMORY) * seconds / rows
+        self._row_s = _MEMORY * self._row_s + (1 - _MEMORY) * cpu_s / rows
         if len(batch) == 1:
-            self._alone_s = _MEMORY * self._alone_s + (1 - _MEMORY) * seconds
+            self._alone_s = _MEMORY * self._alone_s + (1 - _MEMORY) * cpu_s
         for one, output in zip(batch, outputs, strict=True):
             if one.ran.done():
                 continue  # the client has gone
@@ -129,11 +130,11 @@ class _Line:
                 one.ran.set_result(Ran(output, cpu_s * one.rows / rows))
 
 
-def _timed(batch: list[_Waiting]) -> tuple[list[np.ndarray | Exception], float, float]:
-    """Each request's output, or what went wrong with it; wall and CPU seconds."""
-    started, cpu = time.perf_counter(), time.thread_time()
+def _metered(batch: list[_Waiting]) -> tuple[list[np.ndarray | Exception], float]:
+    """Each request's output, or what went wrong with it; CPU seconds, which other work on the machine does not lengthen."""
+    cpu = time.thread_time()
     outputs = _outputs(batch)
-    return outputs, time.perf_counter() - started, time.thread_time() - cpu
+    return outputs, time.thread_time() - cpu
 
 
 def _outputs(batch: list[_Waiting]) -> list[np.ndarray | Exception]:

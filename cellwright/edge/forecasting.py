@@ -107,11 +107,20 @@ class Forecasting:
         if chosen is side.challenger:
             answer, ran = await self._of_challenger(side, request, asked, started)
         else:
-            ran = await self._run(side, champion, asked)
-            answer = champion.answer(asked, ran.forecast)
-            side.answered(champion.manifest.version, time.perf_counter() - started, failed=False)
+            answer, ran = await self._of_champion(side, asked, started)
         self._shadow(side, request, asked, ran, chosen)
         return answer
+
+    async def _of_champion(self, side: Side, asked: Asked, started: float) -> tuple[dict[str, Any], Ran]:
+        """The champion's answer; nobody stands in for it."""
+        failed = True
+        try:
+            ran = await self._run(side, side.champion, asked)
+            answer = side.champion.answer(asked, ran.forecast)
+            failed = False
+        finally:
+            side.answered(side.champion.manifest.version, time.perf_counter() - started, failed=failed)
+        return answer, ran
 
     async def _of_challenger(self, side: Side, request: Any, asked: Asked, started: float) -> tuple[dict[str, Any], Ran | None]:
         """The challenger's answer; the champion's where it fails, and then no output of the challenger's."""

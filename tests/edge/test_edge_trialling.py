@@ -1,0 +1,97 @@
+"""A version on trial over HTTP: its share of the requests, what is learnt of both, and what a failure of it costs."""
+
+import httpx
+import pytest
+
+from cellwright.bundle import store
+from cellwright.edge.evidence import Evidence
+from cellwright.edge.serve import in_thread
+from cellwright.edge.server import Edge
+
+STEP_MS = 600_000
+
+
+@pytest.fixture
+def trial(shelf, project, another):
+    """trial(shift, weight, **options): an edge on which 1.1.0, higher by `shift`, is tried beside 1.0.0."""
+
+    def begun(shift: float, weight: float, **options):
+        layout, manifest = another("1.1.0", shift=shift)
+        name = store.names(shelf)[0]
+        store.place(shelf, layout, manifest, activate=False)
+        store.try_out(shelf, name, store.Trial(version="1.1.0", digest=manifest.digest, weight=weight, since_s=0.0, **options))
+        return Edge(shelf, project.trust, port=0)
+
+    return begun
+
+
+def ask(client, project, number: int = 0):
+    request = project.request()
+    return client.post("/v1/forecast", json=request | {"time": _ms(request["time"]) + number * STEP_MS})
+
+
+def _ms(time):
+    from datetime import datetime
+
+    return time if isinstance(time, int) else round(datetime.fromisoformat(time).timestamp() * 1000)
+
+
+def evidence(client) -> Evidence:
+    return Evidence.model_validate_json(client.get("/v1/evidence").text)
+
+
+def test_the_share_is_exact_and_counted(trial, project):
+    with in_thread(trial(5.0, 0.25)) as edge, httpx.Client(base_url=edge.url) as client:
+        versions = [ask(client, project).json()["version"] for _ in range(20)]
+        seen = evidence(client)
+    assert versions.count("1.1.0") == 5
+    assert {v: c.requests for v, c in seen.counts.items()} == {"1.0.0": 15, "1.1.0": 5}
+    assert all(c.failed == 0 for c in seen.counts.values())
+
+
+def test_its_own_sites_are_answered_by_it_whatever_the_weight(trial, project):
+    site = project.request()["site"]
+    with in_thread(trial(5.0, 0.0, sites=(site,))) as edge, httpx.Client(base_url=edge.url) as client:
+        assert {ask(client, project).json()["version"] for _ in range(3)} == {"1.1.0"}
+
+
+def test_truth_settles_both_forecasts(trial, project):
+    with in_thread(trial(5.0, 0.0)) as edge, httpx.Client(base_url=edge.url) as client:
+        for i in range(3):  # the champion is right each time: its error is 0, the challenger's the 5 that it is off by
+            answer = ask(client, project, i).json()
+            site, target = "c4", "traffic"
+            values = {site: {target: answer["forecasts"][site][target][:1]}}
+            told = client.post("/v1/truth", json={"times": [_ms(answer["times"][0])], "values": values})
+            assert told.json()["settled"] == 1 + min(i, 2)  # this forecast of the step, and those made one and two steps earlier
+        seen = evidence(client).errors
+    first = seen[0]
+    assert first.champion == pytest.approx(0.0, abs=1e-3)
+    assert first.challenger == pytest.approx(5.0, rel=1e-3)
+
+
+def test_later_requests_bring_the_truth_with_them(trial, project):
+    with in_thread(trial(5.0, 0.0)) as edge, httpx.Client(base_url=edge.url) as client:
+        for i in range(4):
+            assert ask(client, project, i).status_code == 200
+        assert evidence(client).errors
+
+
+def test_a_failing_challenger_costs_nobody_an_answer(trial, project):
+    with in_thread(trial(float("nan"), 0.5)) as edge, httpx.Client(base_url=edge.url) as client:
+        answers = [ask(client, project) for _ in range(10)]
+        seen = evidence(client)
+    assert {a.status_code for a in answers} == {200}
+    assert {a.json()["version"] for a in answers} == {"1.0.0"}
+    assert (seen.counts["1.1.0"].requests, seen.counts["1.1.0"].failed) == (5, 5)
+
+
+def test_without_a_trial_there_is_no_evidence(shelf, project):
+    with in_thread(Edge(shelf, project.trust, port=0)) as edge, httpx.Client(base_url=edge.url) as client:
+        assert client.get("/v1/evidence").status_code == 404
+        assert client.post("/v1/truth", json={"times": [], "values": {}}).json()["settled"] == 0
+
+
+@pytest.mark.parametrize("body", [{"times": ["x"], "values": {}}, {"times": [0], "values": {"a": {}}}, [], {"times": [0]}])
+def test_truth_that_is_none_is_refused(trial, project, body):
+    with in_thread(trial(5.0, 0.0)) as edge, httpx.Client(base_url=edge.url) as client:
+        assert client.post("/v1/truth", json=body).status_code == 400
