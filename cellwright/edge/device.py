@@ -132,6 +132,33 @@ class Device:
         made._trust, made._tls = trust, self._tls
         return made
 
+    def forecast(self, request: dict[str, Any], *, precision: Precision = "fp32") -> dict[str, Any]:
+        """Answer a request (see request.py) from the active bundle, without any network.
+
+        Raises:
+            RequestError: the request is malformed.
+            BundleError: no bundle is active, or it was damaged since.
+        """
+        return self._predictor(request.get("bundle"), precision).forecast(request)
+
+    def active(self) -> dict[str, str]:
+        """Name -> active version."""
+        found = {name: store.pointer(self._bundles, name) for name in store.names(self._bundles)}
+        return {name: now.version for name, now in found.items() if now}
+
+    def _predictor(self, name: str | None, precision: Precision) -> Predictor:
+        names = store.names(self._bundles)
+        if name is None and len(names) != 1:
+            raise RequestError(
+                400, f"name one bundle under 'bundle'; on this device: {', '.join(names) or 'none (fetch one first)'}"
+            )
+        wanted = name or names[0]
+        now, held = store.pointer(self._bundles, wanted), self._loaded.get((wanted, precision))
+        if held is None or now is None or held.manifest.digest != now.digest:
+            folder, _ = store.latest(self._bundles, wanted, self._trust)
+            self._loaded[wanted, precision] = held = Predictor.load(folder, self._trust, precision=precision)
+        return held
+
     # steps of a fetch (getting.py)
 
     def held(self, name: str, found: dict[str, str]) -> Manifest | None:
