@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,15 @@ from cellwright.params import Params, check
 from cellwright.results import Choice, DataVersion, Leaderboard, Published, Registered, Row, Scored, Trained
 from cellwright.steps.publish import publish
 from cellwright.workspace import Workspace
+
+_SPEC = importlib.util.spec_from_file_location("edge_cloud", Path(__file__).with_name("cloud.py"))
+cloud = importlib.util.module_from_spec(_SPEC)
+sys.modules["edge_cloud"] = cloud  # tests are imported one by one (importlib mode), so no folder of theirs is on the path
+_SPEC.loader.exec_module(cloud)
+operator_cloud = cloud.operator_cloud
+_SPEC = importlib.util.spec_from_file_location("fetch_parts", Path(__file__).with_name("fetch_parts.py"))
+sys.modules["fetch_parts"] = importlib.util.module_from_spec(_SPEC)  # tests are imported one by one (importlib mode)
+_SPEC.loader.exec_module(sys.modules["fetch_parts"])
 
 KEY, NAME = "mlp", "mini--traffic--h6-3"
 SITES, ROWS = 9, 400
