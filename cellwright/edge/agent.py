@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import ssl
 import threading
 import time
 from collections import Counter
@@ -144,7 +145,10 @@ class Agent:
 
     async def _follow(self) -> None:
         """Register, then wait for the hub's word, again and again."""
-        async with httpx.AsyncClient(**self._how(), timeout=httpx.Timeout(self.pace.wait_s + 30, connect=5)) as client:
+        patience = httpx.Timeout(self.pace.wait_s + 30, connect=5)
+        async with httpx.AsyncClient(
+            base_url=self.hub.address, headers=self._leave, verify=self._tls(), trust_env=False, timeout=patience
+        ) as client:
             await self._again_and_again(lambda: self._heard(client))
 
     async def _heard(self, client: httpx.AsyncClient) -> None:
@@ -179,7 +183,8 @@ class Agent:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.pace.look_s):
                     await self._wake.wait()
-            waiting, _ = waiting or self._wake.is_set(), self._wake.clear()
+            waiting = waiting or self._wake.is_set()
+            self._wake.clear()
             try:
                 await asyncio.to_thread(self.library.damaged)
                 waiting = waiting and await asyncio.to_thread(self.library.settle)
@@ -231,11 +236,10 @@ class Agent:
         """In a thread: make room, pull, put on the shelf."""
         order = self.library.reserve(want, asked=asked)
         base = self._client.bundle_path(self.hub.name, want.key.tenant, want.key.model, want.key.version)
-        inner = httpx.HTTPTransport(verify=self._how()["verify"])  # type: ignore[arg-type]
-        how = {"base_url": self.hub.address, "headers": {"Authorization": f"Bearer {self.hub.token}"}}
+        transport, patience = Stopping(httpx.HTTPTransport(verify=self._tls()), self._stopped), httpx.Timeout(30.0, connect=5.0)
         try:
             with httpx.Client(
-                transport=Stopping(inner, self._stopped), timeout=httpx.Timeout(30.0, connect=5.0), **how
+                base_url=self.hub.address, headers=self._leave, transport=transport, timeout=patience, trust_env=False
             ) as client:
                 manifest = pull(Download(client, self.hub.address), base, order)
             self.library.put(order, manifest)
@@ -345,9 +349,9 @@ class Agent:
         longest = min(self.pace.longest_pause_s, self.pace.first_pause_s * 2.0 ** min(failures, 16))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311  (spreads load, keeps no secret)
 
-    def _how(self) -> dict[str, object]:
-        import ssl
+    @property
+    def _leave(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.hub.token}"}
 
-        tls = ssl.create_default_context(cafile=str(self.hub.ca)) if self.hub.ca else self.hub.address.startswith("https:")
-        headers = {"Authorization": f"Bearer {self.hub.token}"}
-        return {"base_url": self.hub.address, "headers": headers, "verify": tls, "trust_env": False}
+    def _tls(self) -> ssl.SSLContext | bool:
+        return ssl.create_default_context(cafile=str(self.hub.ca)) if self.hub.ca else self.hub.address.startswith("https:")

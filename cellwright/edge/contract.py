@@ -2,6 +2,8 @@
 
     POST {base}/v1/arrivals          Arrival -> 201 Arrived: the device is here and will fetch; the edge may ask the network for quality
     GET  {base}/v1/arrivals/{id}     Arrived: how that stands now
+    DELETE {base}/v1/arrivals/{id}   the device is gone, or done: its session ends
+    POST {base}/v1/prefetch          Prefetch -> {"held": bool}: a device that is allowed to will come; from one edge to the next
     POST {base}/v1/fetches           FetchReports (hub/contract.py) -> {"new": n}: what became of it; ends the arrival, and its session
     GET  {bundles}/{name}/{version}/patches/{base}/{target}     a patch (cellwright/delta) from one blob to another, by their SHA-256
 
@@ -32,6 +34,10 @@ class Arrival(Wire):
     location: Location | None = None
     qos: Asker = "edge"
     address: Annotated[str, Field(max_length=45)] | None = None  # by which the network knows it; None: that of the connection
+    next_edge: ShortName | None = None  # where it will be next, by the hub's name; told to bring the model
+    heading_deg: Annotated[float, Field(ge=0, lt=360)] | None = (
+        None  # clockwise from north; with `location` says which edge is next
+    )
 
 
 class Quality(Wire):
@@ -48,3 +54,12 @@ class Arrived(Wire):
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     qos: Quality | None = None  # None: the edge asks no network
+    held: bool = True  # False: the edge is fetching the model from the hub; ask for it in a second
+
+
+class Prefetch(Wire):
+    """A model that a device will ask for soon."""
+
+    tenant: TenantName
+    model: ModelName
+    version: VersionName | Literal["latest"] = "latest"

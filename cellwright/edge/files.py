@@ -63,15 +63,20 @@ def serve_file(request: web.Request, bundle: Shelved, path: str) -> web.StreamRe
     digest, kind = bundle.files[path]
     if not (bundle.folder / path).is_file():
         raise RequestError(503, f"{bundle.manifest.name} {bundle.manifest.version} is just being removed; ask again in a second")
+    return send(request, bundle.folder / path, digest, kind, forever=path.startswith("blobs/"))
+
+
+def send(request: web.Request, path: Path, digest: str, kind: str, *, forever: bool = True) -> web.StreamResponse:
+    """A file whose SHA-256 is `digest`, or what the request's conditions say instead."""
     etag = f'"sha256:{digest}"'
-    cache = _FOREVER if path.startswith("blobs/") else "no-cache"
+    cache = _FOREVER if forever else "no-cache"
     if (wanted := request.if_match) is not None and not _matches(wanted, etag):
         return problem(412, f"the file is {etag}, not what If-Match names")
     if (held := request.if_none_match) is not None and _matches(held, etag):
         return web.Response(status=304, headers={hdrs.ETAG: etag, hdrs.CACHE_CONTROL: cache})
     if ACCEL in request.app and wanted is None:  # nginx would judge If-Match by an ETag of its own
-        return _handed_on(request.app[ACCEL], bundle.folder / path, {hdrs.ETAG: etag, hdrs.CACHE_CONTROL: cache}, kind)
-    return BlobResponse(bundle.folder / path, etag, kind, cache)
+        return _handed_on(request.app[ACCEL], path, {hdrs.ETAG: etag, hdrs.CACHE_CONTROL: cache}, kind)
+    return BlobResponse(path, etag, kind, cache)
 
 
 def _handed_on(root: Path, path: Path, headers: dict[str, str], kind: str) -> web.Response:

@@ -13,7 +13,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from cellwright.bundle import store
 from cellwright.bundle.manifest import Manifest
 from cellwright.edge.eviction import victims
 from cellwright.edge.eviction._contract import Candidate
+from cellwright.edge.patches import Patches
 from cellwright.edge.pulling import Order
 from cellwright.edge.shelves import Shelves
 from cellwright.edge.uses import Key, Uses
@@ -73,9 +74,7 @@ class Library:
         self._lock = threading.RLock()
         self._reserved: dict[Key, int] = {}
         self.desired: Desired | None = None
-        self.trim: Callable[[int], int] = lambda needed_bytes: 0  # frees what is only a cache; returns how many bytes
-        self.cached: Callable[[], int] = lambda: 0  # bytes of such caches
-        self.leaving: Callable[[Key, Path], None] = lambda key, folder: None  # called before a version is removed
+        self._patches: Patches | None = None
         self._load()
 
     def _load(self) -> None:
@@ -84,6 +83,10 @@ class Library:
         except ValueError as error:
             log.warning("%s is damaged (%s); the hub is asked again", self._path, error)
         shutil.rmtree(self._staging, ignore_errors=True)  # of an earlier process; nobody knows what was cut off where
+
+    def patch_with(self, patches: Patches) -> None:
+        """Have patches made between versions; they share the disk budget."""
+        self._patches = patches
 
     # what shall be
 
@@ -129,7 +132,11 @@ class Library:
     def free_bytes(self) -> int:
         """Room that is left within the budget and on the disk; negative where there is less than none."""
         self.shelves.folder.mkdir(parents=True, exist_ok=True)
-        used = sum(h.bytes for h in self.held().values()) + sum(self._reserved.values()) + self.cached()
+        used = (
+            sum(h.bytes for h in self.held().values())
+            + sum(self._reserved.values())
+            + (self._patches.cached_bytes() if self._patches else 0)
+        )
         on_disk = shutil.disk_usage(self.shelves.folder).free - _SPARE_BYTES - sum(self._reserved.values())
         return min(self.keeping.disk_bytes - used, on_disk)
 
@@ -146,8 +153,8 @@ class Library:
         """
         with self._lock:
             needed = want.bytes - self.free_bytes()
-            if needed > 0:
-                needed -= self.trim(needed)
+            if needed > 0 and self._patches is not None:
+                needed -= self._patches.trim(needed)
             if needed > 0:
                 self._evict(want, needed, asked=asked)
             self._reserved[want.key] = want.bytes
@@ -183,6 +190,9 @@ class Library:
             waiting = self._retire(held)
             self.shelves.refresh()
             self._drop_empty()
+            if self._patches is not None:
+                for name, shelf in self.shelves:
+                    self._patches.consider(name, shelf.snapshot)
             return waiting
 
     def damaged(self) -> list[str]:
@@ -260,11 +270,18 @@ class Library:
                 continue
             idle_s = self.uses.idle_s(key)
             if idle_s > 0 and idle_s >= self.keeping.linger_s:
-                self.leaving(key, held[key].folder)
+                self._keep_bases(key)
                 self._remove(key)
             else:
                 waiting = True
         return waiting
+
+    def _keep_bases(self, key: Key) -> None:
+        shelf = self.shelves.get(key.tenant)
+        shelved = shelf.snapshot.bundles[key.model][key.version] if shelf else None
+        if self._patches is not None and shelved is not None:
+            layers = {name: layer.hex for name, layer in shelved.manifest.layers.items()}
+            self._patches.keep(key.tenant, key.model, shelved.folder, layers)
 
     def _remove(self, key: Key) -> None:
         try:

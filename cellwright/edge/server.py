@@ -28,7 +28,9 @@ from aiohttp import web
 
 from cellwright.bundle.keys import Trust
 from cellwright.edge import problems
+from cellwright.edge.acceleration import Acceleration, NetworkAccess
 from cellwright.edge.agent import Agent, Hub, Pace
+from cellwright.edge.arrivals import Arrivals
 from cellwright.edge.downloads import Downloads
 from cellwright.edge.files import ACCEL, set_headers
 from cellwright.edge.forecasting import Forecasting
@@ -36,6 +38,7 @@ from cellwright.edge.guard import Guard
 from cellwright.edge.library import Keeping, Library
 from cellwright.edge.metrics import METRICS, Metrics, Recorder
 from cellwright.edge.outbox import Outbox
+from cellwright.edge.patches import OWN, Patches
 from cellwright.edge.predictor import Precision
 from cellwright.edge.shelf import Shelf
 from cellwright.edge.shelves import Shelves
@@ -78,6 +81,8 @@ class Edge:
         hub: Hub | None = None,
         keeping: Keeping | None = None,
         pace: Pace | None = None,
+        network: NetworkAccess | None = None,
+        energy: bool = True,
     ) -> None:
         """Port 0 takes any free one. `hub`: whom to ask what to hold for tenants; None: only what the workspace publishes is served.
 
@@ -96,11 +101,16 @@ class Edge:
         self.shelves, self.uses = Shelves(store, precision=precision), Uses()
         self.slots = Slots((self.limits.workers or os.cpu_count() or 1), self.limits.queue)
         self.forecasting = self._forecasting_of(self.shelf)
+        self.patches = Patches(store)
         self.guard = Guard(lambda: self.shelves.hub_key)
-        self.tenants = Tenants(self.shelves, self.guard, self.uses, self._forecasting_of)
-        self.agent = _agent(store, self.shelves, self.uses, hub, keeping, pace)
+        self.tenants = Tenants(self.shelves, self.guard, self.uses, self._forecasting_of, self.patches)
+        self.arrivals: Arrivals | None = None
+        self.agent = _agent(store, self.shelves, self.uses, hub, keeping, pace, energy=energy)
         if self.agent is not None:
             self.tenants.missing = self.agent.missing
+            self.agent.library.patch_with(self.patches)
+            accelerated = None if network is None else Acceleration(network)
+            self.arrivals = Arrivals(self.guard, self.tenants, self.agent, accelerated)
         self.metrics = Metrics()
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
@@ -131,11 +141,15 @@ class Edge:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
+        if self.arrivals is not None:
+            await self.arrivals.close()
+        await asyncio.to_thread(self.patches.close)
         await self.tenants.close()
         await self.forecasting.close()
 
     def _refresh(self) -> None:
-        self.shelf.refresh()
+        if self.shelf.refresh():
+            self.patches.consider(OWN, self.shelf.snapshot)
         self.shelves.refresh()
 
     def _forecasting_of(self, shelf: Shelf) -> Forecasting:
@@ -148,7 +162,9 @@ class Edge:
             app[ACCEL] = self._store
         app.on_response_prepare.append(set_headers)
         app.cleanup_ctx.append(self._follow_store)
-        Downloads(lambda _: self.shelf.snapshot).add_to(app.router, "/v1")
+        Downloads(lambda _: self.shelf.snapshot, self.patches).add_to(app.router, "/v1")
+        if self.arrivals is not None:
+            self.arrivals.add_to(app.router)
         self.tenants.add_to(app.router, "/v1")
         self.forecasting.add_to(app.router, "/v1", "")
         app.router.add_get("/healthz", self._alive)
@@ -206,13 +222,13 @@ class Edge:
 
 
 def _agent(
-    store: Path, shelves: Shelves, uses: Uses, hub: Hub | None, keeping: Keeping | None, pace: Pace | None
+    store: Path, shelves: Shelves, uses: Uses, hub: Hub | None, keeping: Keeping | None, pace: Pace | None, *, energy: bool
 ) -> Agent | None:
     if hub is None:
         return None
     shelves.refresh()
     library = Library(shelves, uses, keeping or Keeping())
-    return Agent(hub, library, Outbox(store / "tenants" / "outbox.db"), pace)
+    return Agent(hub, library, Outbox(store / "tenants" / "outbox.db"), pace, energy=energy)
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:

@@ -19,6 +19,7 @@ from cellwright.edge.downloads import Downloads
 from cellwright.edge.files import USING, Using
 from cellwright.edge.forecasting import ALLOWED, Forecasting
 from cellwright.edge.guard import Guard
+from cellwright.edge.patches import Patches
 from cellwright.edge.request import RequestError
 from cellwright.edge.shelf import Shelf, Snapshot
 from cellwright.edge.shelves import Shelves
@@ -31,15 +32,17 @@ Handler = Callable[[Forecasting, web.Request], Awaitable[web.Response]]
 class Tenants:
     """All tenants' bundles and forecasts. Used from the event loop's thread only."""
 
-    def __init__(self, shelves: Shelves, guard: Guard, uses: Uses, forecasting: Callable[[Shelf], Forecasting]) -> None:
-        self._shelves, self._guard, self._uses, self._new = shelves, guard, uses, forecasting
+    def __init__(
+        self, shelves: Shelves, guard: Guard, uses: Uses, forecasting: Callable[[Shelf], Forecasting], patches: Patches
+    ) -> None:
+        self._shelves, self._guard, self._uses, self._new, self._patches = shelves, guard, uses, forecasting, patches
         self._forecasting: dict[str, tuple[Shelf, Forecasting]] = {}
         self.missing: Missing = lambda tenant, model, version: False
 
     def add_to(self, router: web.UrlDispatcher, prefix: str) -> None:
         """Serve under `<prefix>/tenants/{tenant}`."""
         below = f"{prefix}/tenants/{{tenant:[a-z0-9-]{{1,40}}}}"
-        Downloads(self._downloadable).add_to(router, below)
+        Downloads(self._downloadable, self._patches).add_to(router, below)
         for path, handler in (("forecast", Forecasting.answer), ("truth", Forecasting.truth)):
             router.add_post(f"{below}/{path}", functools.partial(self._forecast, handler))
         router.add_get(f"{below}/evidence", functools.partial(self._forecast, Forecasting.evidence))
