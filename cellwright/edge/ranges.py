@@ -20,7 +20,7 @@ STRIPE_BYTES = 2 << 20
 LEAST_RTT_S = 5e-3  # below, a window is large enough for what the hash can follow
 LEAST_LEFT_S = 1.0  # what is done sooner is not worth trying
 GAIN = 1.2  # the rate must grow by so much, or one connection goes on alone
-_OBSERVED_S = 0.3
+_OBSERVED_S, _OBSERVED_RTT = 0.3, 4  # one connection is watched for so long, and for so many round trips
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Pace:
         if self._from < 0:
             self._begun, self._from = now, size
         elapsed_s = now - self._begun
-        if elapsed_s < max(_OBSERVED_S, 4 * self.rtt_s):
+        if elapsed_s < max(_OBSERVED_S, _OBSERVED_RTT * self.rtt_s):
             return False
         self.rate_bytes_s = (size - self._from) / elapsed_s
         return self.rate_bytes_s > 0 and (self.expected_bytes - size) / self.rate_bytes_s > LEAST_LEFT_S

@@ -11,15 +11,12 @@ import typer
 
 from cellwright.errors import WrongUse
 from flows._cli.common import Json, show, workspace
+from flows._cli.fetch import EDGE, Ca, Trust, device_of, fetch
 
 if TYPE_CHECKING:
-    from cellwright.edge.device import Device
     from cellwright.workspace import Workspace
 
-EDGE = "http://127.0.0.1:8080"
 Url = Annotated[str, typer.Option("--edge", help="Address of the edge server.")]
-Ca = Annotated[Path | None, typer.Option("--ca", help="Certificate authority (PEM) of an edge that serves over TLS.")]
-Trust = Annotated[list[Path] | None, typer.Option("--trust", help="Public key (PEM) of a publisher besides this project's own.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -58,31 +55,6 @@ def serve(
     )
 
 
-def fetch(
-    name: Annotated[str | None, typer.Argument(help="Bundle; none: the only one that the edge offers.")] = None,
-    version: Annotated[str, typer.Option(help="Version to fetch.")] = "latest",
-    edge: Url = EDGE,
-    ca: Ca = None,
-    trust: Trust = None,
-    folder: Annotated[Path | None, typer.Option(help="Where the device keeps its bundles.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Download a bundle, verify its hashes and signature, and make it the active one. Resumes what broke off."""
-    device = _device(workspace(), folder, trust, ca)
-    fetched = device.fetch(edge, name or _only(edge, ca), version)
-    if as_json:
-        found = {"name": fetched.name, "version": fetched.version, "digest": fetched.digest, "new": fetched.new}
-        show(found | {"bytes": fetched.transfer.received_bytes, "seconds": fetched.seconds, "path": str(fetched.path)}, True)
-        return
-    if not fetched.new:
-        typer.echo(f"{fetched.name} {fetched.version} is active already, verified; {fetched.path}")
-        return
-    size, rate = fetched.transfer.received_bytes / 1e3, fetched.rate_bps / 1e6
-    typer.echo(f"{fetched.name} {fetched.version}: {size:.0f} kB in {fetched.seconds:.2f} s ({rate:.1f} Mbit/s)")
-    typer.echo("verified    every hash, and the publisher's signature")
-    typer.echo(f"active      {fetched.path}")
-
-
 def forecast(
     request: Annotated[
         str | None, typer.Argument(help="Request as a JSON file, `-` for stdin; none: the panel's last rows.")
@@ -99,28 +71,12 @@ def forecast(
     ws = workspace()
     asked = _request(ws, request, bundle, tuple(site or ()))
     if local:
-        answer = _device(ws, None, trust, ca).forecast(asked)
+        answer = device_of(ws, None, trust, ca).forecast(asked)
     else:
         from cellwright.edge.device import ask
 
         answer = ask(edge, asked, ca=ca)
     show(answer if as_json else _table(answer), as_json)
-
-
-def _device(ws: Workspace, folder: Path | None, trust: list[Path] | None, ca: Path | None) -> Device:
-    from cellwright.bundle.keys import trusted
-    from cellwright.edge.device import Device
-
-    return Device(folder or ws.device, trusted(ws.keys, *(trust or ())), ca=ca)
-
-
-def _only(edge: str, ca: Path | None) -> str:
-    from cellwright.edge.device import offered
-
-    names = offered(edge, ca=ca)
-    if len(names) != 1:
-        raise WrongUse(f"{edge} offers {', '.join(names) or 'nothing'}; name the bundle to fetch")
-    return str(names[0])
 
 
 def _request(ws: Workspace, given: str | None, bundle: str | None, sites: tuple[str, ...]) -> dict[str, Any]:
