@@ -21,6 +21,7 @@ from cellwright.edge.acceleration import Acceleration, told
 from cellwright.edge.agent import Agent
 from cellwright.edge.bodies import parsed
 from cellwright.edge.contract import ARRIVALS, FETCHES, Arrival, Arrived, Prefetch, Quality
+from cellwright.edge.files import ACCEL
 from cellwright.edge.guard import Guard
 from cellwright.edge.outbox import Report
 from cellwright.edge.request import RequestError
@@ -94,7 +95,7 @@ class Arrivals:
         self._here[id] = here
         life_s = max(_LEAST_LIFE_S, _LIFE_OF_DEADLINE * (arrival.deadline_s or 0))
         here.ending = asyncio.get_running_loop().call_later(life_s, lambda: self._background(self._end(id)))
-        await self._accelerate(id, here, arrival.address or request.remote or "")
+        await self._accelerate(id, here, arrival.address or _address(request))
         if arrival.next_edge is not None or arrival.heading_deg is not None:
             self._background(self._announce(arrival, request.headers[hdrs.AUTHORIZATION]))
         return _json(Arrived(id=id, qos=here.now, held=held), 201)
@@ -252,6 +253,12 @@ async def _quietly(work: object) -> None:
         await work  # type: ignore[misc]
     except Exception:
         log.exception("work in the background failed")
+
+
+def _address(request: web.Request) -> str:
+    """Of the device; behind nginx the one that nginx saw."""
+    seen = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip() if ACCEL in request.app else ""
+    return seen or request.remote or ""
 
 
 def _json(form: Arrived, status: int = 200) -> web.Response:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
+from cellwright.edge.access_log import ACCESS, write
+
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
@@ -63,7 +65,7 @@ class Metrics:
 
 
 METRICS = web.AppKey("metrics", Metrics)
-_METHODS = frozenset({"GET", "HEAD", "POST"})
+_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE"})
 
 
 class Recorder(AbstractAccessLogger):
@@ -78,3 +80,5 @@ class Recorder(AbstractAccessLogger):
         method = request.method if request.method in _METHODS else "other"
         sent = 0 if method == "HEAD" else response.content_length or 0
         request.app[METRICS].record(method, route, response.status, sent, time)
+        if request.app.get(ACCESS):
+            write(request, response, time, route, sent)

@@ -20,7 +20,7 @@ import errno
 import os
 import ssl
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -29,8 +29,10 @@ from aiohttp import web
 from cellwright.bundle.keys import Trust
 from cellwright.edge import problems
 from cellwright.edge.acceleration import Acceleration, NetworkAccess
+from cellwright.edge.access_log import ACCESS
 from cellwright.edge.agent import Agent, Hub, Pace
 from cellwright.edge.arrivals import Arrivals
+from cellwright.edge.connections import Patience, Site
 from cellwright.edge.downloads import Downloads
 from cellwright.edge.files import ACCEL, set_headers
 from cellwright.edge.forecasting import Forecasting
@@ -83,6 +85,8 @@ class Edge:
         pace: Pace | None = None,
         network: NetworkAccess | None = None,
         energy: bool = True,
+        patience: Patience | None = None,
+        access_log: bool = False,
     ) -> None:
         """Port 0 takes any free one. `hub`: whom to ask what to hold for tenants; None: only what the workspace publishes is served.
 
@@ -96,7 +100,10 @@ class Edge:
             )
         self.host, self.port, self._tls = host, port, tls
         self.limits = limits or Limits()
-        self._store, self._accel = store, behind_nginx
+        self._store, self._accel, self._access = store, behind_nginx, access_log
+        self._patience = patience or Patience()
+        if behind_nginx:  # which counts and times its own clients; here all have its address
+            self._patience = replace(self._patience, most_per_client=0)
         self.shelf = Shelf(store, trust, precision=precision)
         self.shelves, self.uses = Shelves(store, precision=precision), Uses()
         self.slots = Slots((self.limits.workers or os.cpu_count() or 1), self.limits.queue)
@@ -122,9 +129,14 @@ class Edge:
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self._refresh)
-        self._runner = web.AppRunner(self._app(), access_log_class=Recorder, shutdown_timeout=self.limits.shutdown_s)
+        self._runner = web.AppRunner(
+            self._app(),
+            access_log_class=Recorder,
+            shutdown_timeout=self.limits.shutdown_s,
+            keepalive_timeout=self._patience.idle_s,
+        )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.host, self.port, ssl_context=self._tls, backlog=512)
+        site = Site(self._runner, self.host, self.port, ssl_context=self._tls, backlog=2048, patience=self._patience)
         try:
             await site.start()
         except OSError as error:
@@ -158,6 +170,7 @@ class Edge:
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[problems.middleware], client_max_size=self.limits.body_bytes)
         app[METRICS] = self.metrics
+        app[ACCESS] = self._access
         if self._accel:
             app[ACCEL] = self._store
         app.on_response_prepare.append(set_headers)
