@@ -11,6 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cellwright.bundle.keys import trusted
+from cellwright.edge.acceleration import NetworkAccess
+from cellwright.edge.access_log import to_stdout
+from cellwright.edge.agent import Hub
+from cellwright.edge.library import Keeping
 from cellwright.edge.predictor import Precision
 from cellwright.edge.server import DEFAULT_PORT, Edge, Limits, tls_context
 from cellwright.errors import WrongUse
@@ -28,11 +32,17 @@ def serve(
     trust: tuple[Path, ...] = (),
     precision: Precision = "fp32",
     limits: Limits | None = None,
+    behind_nginx: bool = False,
+    access_log: bool = False,
+    hub: Hub | None = None,
+    keeping: Keeping | None = None,
+    network: NetworkAccess | None = None,
     on_ready: Callable[[Edge], None] | None = None,
 ) -> None:
     """Serve what is published until SIGINT or SIGTERM; running requests are finished first.
 
-    `trust`: public keys besides the workspace's own. `on_ready` is called once the port is open.
+    `trust`: public keys besides the workspace's own. `hub`: whom to ask what to hold for tenants, within `keeping`; `network`: whom to
+    ask for quality of service when a device arrives. `on_ready` is called once the port is open.
 
     Raises:
         EdgeError: the port is taken.
@@ -48,7 +58,14 @@ def serve(
         insecure=insecure,
         precision=precision,
         limits=limits,
+        behind_nginx=behind_nginx,
+        access_log=access_log,
+        hub=hub,
+        keeping=keeping,
+        network=network,
     )
+    if access_log:
+        to_stdout()
     asyncio.run(_until_signal(edge, on_ready))
 
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cellwright.errors import WrongUse
+from cellwright.errors import UnknownName, WrongUse
 from flows._cli.common import Json, show, workspace
 from flows._cli.fetch import EDGE, Ca, Trust, device_of, fetch
 
 if TYPE_CHECKING:
+    from cellwright.hub.contract import Location
     from cellwright.workspace import Workspace
 
 Url = Annotated[str, typer.Option("--edge", help="Address of the edge server.")]
@@ -23,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(help="The edge server.", no_args_is_help=True)
     group.command("serve")(serve)
+    group.command("nginx-config")(nginx_config)
     app.add_typer(group, name="edge")
     app.command("fetch")(fetch)
     app.command("forecast")(forecast)
@@ -36,12 +38,57 @@ def serve(
     insecure: Annotated[bool, typer.Option("--insecure", help="Serve to other machines without TLS.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Forecast with the INT8 model where a bundle offers one.")] = False,
     trust: Trust = None,
+    hub: Annotated[
+        str | None, typer.Option(help="Hub that says what to hold for tenants; none: the published bundles alone.")
+    ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with the hub's token (scope edge, named as this edge).")] = None,
+    hub_ca: Annotated[
+        Path | None, typer.Option(help="Certificate authority (PEM) of the hub, where it is no public one.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="This edge's name at the hub.")] = None,
+    location: Annotated[str | None, typer.Option(help="Where it stands: longitude,latitude in degrees.")] = None,
+    url: Annotated[str | None, typer.Option(help="Where devices reach it; none: where it listens.")] = None,
+    zone: Annotated[str | None, typer.Option(help="Its edge cloud zone (CAMARA Simple Edge Discovery).")] = None,
+    disk_budget: Annotated[float, typer.Option(help="GB that tenants' models may fill.")] = 20.0,
+    eviction: Annotated[
+        str, typer.Option(help="What goes first where it does not suffice: popularity, size or density.")
+    ] = "popularity",
+    network: Annotated[
+        str | None, typer.Option(help="Network to ask for quality of service when a device arrives (CAMARA).")
+    ] = None,
+    network_token_file: Annotated[Path | None, typer.Option(help="File with the token for it.")] = None,
+    network_address: Annotated[str | None, typer.Option(help="This edge's address as the network sees it; none: --host.")] = None,
+    behind_nginx: Annotated[
+        bool, typer.Option("--behind-nginx", help="Let nginx in front send the files (nginx-config).")
+    ] = False,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Write a JSON line for each request to stdout.")] = False,
 ) -> None:
-    """Offer the published bundles for download and answer forecasts, until Ctrl-C."""
-    from cellwright.edge import serve as edge
+    """Offer bundles for download and answer forecasts, until Ctrl-C.
 
+    With --hub also what tenants publish there: `cellwright edge serve --hub https://hub.example --token-file edge.token --name east
+    --location 2.05,48.05 --disk-budget 50`.
+    """
+    from cellwright.edge import serve as edge
+    from cellwright.edge.acceleration import NetworkAccess
+    from cellwright.edge.agent import Hub
+    from cellwright.edge.library import Keeping
+    from cellwright.families import members
+
+    ws = workspace()
+    if eviction not in members("cellwright.edge.eviction"):
+        raise UnknownName("eviction policy", eviction, members("cellwright.edge.eviction"))
+    told = None
+    if hub is not None:
+        if name is None or location is None or token_file is None:
+            raise WrongUse("--hub needs --name, --location and --token-file")
+        told = Hub(hub, read_token(token_file), name, _location(location), url, zone, ca=hub_ca)
+    asked = None
+    if network is not None:
+        if network_token_file is None:
+            raise WrongUse("--network needs --network-token-file")
+        asked = NetworkAccess(network, read_token(network_token_file), network_address or host, port, ws.qos_journal)
     edge.serve(
-        workspace(),
+        ws,
         host,
         port,
         tls_certificate=tls_cert,
@@ -49,10 +96,53 @@ def serve(
         insecure=insecure,
         trust=tuple(trust or ()),
         precision="int8" if int8 else "fp32",
+        hub=told,
+        keeping=Keeping(int(disk_budget * 1e9), eviction),
+        network=asked,
+        behind_nginx=behind_nginx,
+        access_log=access_log,
         on_ready=lambda ready: typer.echo(
             f"edge on {ready.url}: GET /v1/bundles, POST /v1/forecast, GET /metrics; Ctrl-C stops it"
         ),
     )
+
+
+def nginx_config(
+    listen: Annotated[str, typer.Option(help="Port, or address:port, that nginx listens on.")] = "8081",
+    edge: Annotated[str, typer.Option(help="Address of the edge, which was started with --behind-nginx.")] = "127.0.0.1:8080",
+    folder: Annotated[Path | None, typer.Option(help="For nginx's own files; none: in the state folder.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+) -> None:
+    """Print a configuration of nginx in front of an edge: `cellwright edge nginx-config > nginx.conf; nginx -c $PWD/nginx.conf`."""
+    from cellwright.edge.nginx import Front, config
+
+    ws = workspace()
+    own = folder or ws.state / "nginx"
+    made = config(Front(ws.published, own, edge, listen, tls_cert, tls_key))
+    own.mkdir(parents=True, exist_ok=True)
+    typer.echo(made, nl=False)
+
+
+def _location(text: str) -> Location:
+    from cellwright.hub.contract import Location
+
+    longitude, _, latitude = text.partition(",")
+    try:
+        return Location(longitude=float(longitude), latitude=float(latitude))
+    except ValueError:
+        raise WrongUse(f"--location must be longitude,latitude in degrees, like 2.05,48.05; found '{text}'") from None
+
+
+def read_token(path: Path) -> str:
+    """A token from a file. Raises WrongUse."""
+    try:
+        found = path.read_text().strip()
+    except OSError as error:
+        raise WrongUse(f"cannot read the token in {path}: {error.strerror}") from None
+    if not found:
+        raise WrongUse(f"{path} is empty; expected a token")
+    return found
 
 
 def forecast(
