@@ -43,7 +43,7 @@ class Pace:
         if self._from < 0:
             self._begun, self._from = now, size
         elapsed_s = now - self._begun
-        if elapsed_s < max(_OBSERVED_S, _OBSERVED_RTT * self.rtt_s):
+        if size == self._from or elapsed_s < max(_OBSERVED_S, _OBSERVED_RTT * self.rtt_s):
             return False
         self.rate_bytes_s = (size - self._from) / elapsed_s
         return self.rate_bytes_s > 0 and (self.expected_bytes - size) / self.rate_bytes_s > LEAST_LEFT_S

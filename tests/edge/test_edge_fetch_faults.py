@@ -126,7 +126,7 @@ def test_a_full_disk_in_the_middle_of_a_write_keeps_the_part_that_was_written(tm
 
 def test_an_edge_that_is_away_from_the_start_is_told_at_once(device):
     started = time.monotonic()
-    with pytest.raises(EdgeError, match="cannot reach an edge at http://127.0.0.1:9"):
+    with pytest.raises(EdgeError, match=r"cannot reach an edge at http://127\.0\.0\.1:9"):
         device.fetch("http://127.0.0.1:9", NAME)
     assert time.monotonic() - started < 5
     with pytest.raises(WrongUse, match="is not an address"):
