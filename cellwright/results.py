@@ -351,6 +351,7 @@ class Registered(Result):
     semantic: str | None
     champion: bool  # whether the alias moved
     reason: str
+    awaits_rollout: bool = False  # it won, and becomes champion when its rollout promotes it
 
 
 class Published(Result):

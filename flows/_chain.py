@@ -21,11 +21,10 @@ from cellwright.training import stopping
 from cellwright.training.halving import most_stages, stages
 from cellwright.training.workers import Workers
 from cellwright.workspace import Workspace
+from flows._publication import ask_for_rollout, publication, register_and_publish
 from flows._runners import task_runner
 from tasks._run import say
-from tasks.publish import publish_bundle
 from tasks.rank import rank_candidates
-from tasks.register import register_run
 from tasks.report import write_report
 from tasks.score import score_candidates
 from tasks.scorecard import probe_finalists
@@ -37,7 +36,8 @@ def compute(
 ) -> Registered:
     """Everything after the data, in the run's own folder; a run that was interrupted goes on where it ended.
 
-    The edge serves the new bundle if its version became champion. `workers`: the processes to train in (see `pool`).
+    The edge serves the new bundle if its version became champion; where a step after registration fails, all of it is taken back.
+    `workers`: the processes to train in (see `pool`).
     `warm_start`: candidate -> folder of the forecaster it starts from.
 
     Raises:
@@ -51,10 +51,11 @@ def compute(
         score_candidates(root, run)
         rank_candidates(root, run)
         probe_finalists(root, run, workers)
-        registered = register_run(root, run, promote and params.register_.promote)
-        publish_bundle(root, run)
-        write_report(root, run)
-        write_json(ws.run_folder / "finished.json", {"run": run})
+        with publication(params, ws):
+            registered, published = register_and_publish(params, ws, promote=promote and params.register_.promote)
+            write_report(root, run)
+            write_json(ws.run_folder / "finished.json", {"run": run})
+        ask_for_rollout(params, ws, registered, published)
     return registered
 
 

@@ -12,7 +12,23 @@ import typer
 from cellwright import __version__
 from cellwright.errors import CellwrightError
 from cellwright.processes import obey_parent
-from flows._cli import audit, champion, data, doctor, edge, federate, hub, models, plan, qos, replayable, run, servers, table
+from flows._cli import (
+    audit,
+    champion,
+    data,
+    doctor,
+    edge,
+    federate,
+    hub,
+    models,
+    plan,
+    qos,
+    replayable,
+    rollout,
+    run,
+    servers,
+    table,
+)
 
 STOPPED = 130
 
@@ -33,6 +49,7 @@ champion.add_to(app)
 data.add_to(app)
 models.add_to(app)
 edge.add_to(app)
+rollout.add_to(app)
 hub.add_to(app)
 qos.add_to(app)
 plan.add_to(app)

@@ -113,12 +113,18 @@ def serve_version(store: Path, name: str, semantic: str) -> str:
         BundleError: it was never published, or was taken back.
     """
     chosen = bundle_name(name)
-    there = [v for v in versions(store, chosen) if v == semantic or v.startswith(f"{semantic}+")]
-    if not there:
+    version = published_version(store, chosen, semantic)
+    if version is None:
         raise BundleError(f"{chosen} {semantic} is not published; there are: {', '.join(versions(store, chosen)) or 'none'}")
     with _locked(store, chosen):
-        _point_to(store / chosen / _POINTER, pointer(store, chosen), there[-1], _digest(store / chosen / there[-1]))
-    return there[-1]
+        _point_to(store / chosen / _POINTER, pointer(store, chosen), version, _digest(store / chosen / version))
+    return version
+
+
+def published_version(store: Path, name: str, semantic: str) -> str | None:
+    """The published version of a registered one: its number, or that with a digest; None where there is none."""
+    there = [v for v in versions(store, name) if v == semantic or v.startswith(f"{semantic}+")]
+    return there[-1] if there else None
 
 
 def try_out(store: Path, name: str, wanted: Trial) -> None:

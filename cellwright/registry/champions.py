@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cellwright.bundle.store import bundle_name
 from cellwright.errors import RegistryError, UnknownName
 from cellwright.files import whole_folder
 from cellwright.panel import Panel
 from cellwright.params import Params
 from cellwright.registry.names import model_name
 from cellwright.registry.store import reading, writing
-from cellwright.registry.versions import CHALLENGER, champion_of, crown, step_back
+from cellwright.registry.versions import CHALLENGER, champion_of, crown, step_back, uncrown
 from cellwright.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def present(params: Params, ws: Workspace) -> Champion:
     """
     found = of_params(params, ws)
     if found is None:
-        name = _name(params, ws)
+        name = name_of(params, ws)
         raise RegistryError(f"{name} has no champion yet; `cellwright run --dataset {params.dataset}` makes one")
     return found
 
@@ -115,12 +116,49 @@ def of_params(params: Params, ws: Workspace) -> Champion | None:
     Raises:
         RegistryError: the store cannot be used, or its files are gone.
     """
-    name = _name(params, ws)
+    name = name_of(params, ws)
     found = next((c for c in list_champions(ws) if c.model_name == name), None)
     return None if found is None or found.version is None else replace(found, folder=champion(ws, name))
 
 
-def _name(params: Params, ws: Workspace) -> str:
+def number(ws: Workspace, model_name: str) -> str | None:
+    """Number of the version that is champion; None: there is none, or no such model."""
+    if _untouched(ws):
+        return None
+    with reading(ws) as client:
+        return champion_of(client, model_name) if model_name in {m.name for m in _models(client)} else None
+
+
+def give_back(ws: Workspace, model_name: str, version: str, before: str | None, why: str) -> None:
+    """Take the alias `champion` from `version`, if it has it, and give it back to `before`; None: nobody had it.
+
+    Raises:
+        UnknownName: no such model.
+        RegistryError: the store cannot be used.
+    """
+    with writing(ws) as client:
+        _known_model(client, model_name)
+        if champion_of(client, model_name) == version != before:
+            uncrown(client, model_name, version, before)
+        client.set_model_version_tag(model_name, version, "verdict", why)
+
+
+def registered_as(ws: Workspace, bundle: str, version: str) -> tuple[str, str] | None:
+    """(registered model, version's number) behind a published bundle; None where it was never registered."""
+    if _untouched(ws):
+        return None
+    semantic = version.partition("+")[0]
+    with reading(ws) as client:
+        for model in _models(client):
+            if bundle_name(model.name) == bundle:
+                found = client.search_model_versions(f"name='{model.name}'", max_results=10_000)
+                numbers = [str(v.version) for v in found if v.tags.get("semantic") == semantic]
+                return (model.name, numbers[0]) if numbers else None
+    return None
+
+
+def name_of(params: Params, ws: Workspace) -> str:
+    """Name under which a run of these parameters is registered."""
     targets = params.problem.targets or Panel.open(ws.panel(params.dataset)).schema.targets
     return model_name(params.dataset, targets, params.problem.history, params.problem.horizon)
 

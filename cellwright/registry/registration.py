@@ -35,6 +35,13 @@ def register_run(params: Params, ws: Workspace, *, promote: bool, area: str | No
         logged = log_benchmark(client, params, ws, record)
         version = ensure_version(client, ws, record, logged, params.register_.bump, area)
         found = _judge(client, params, ws, record, version, promote)
+        awaits = (
+            found.wins
+            and params.rollout.mode != "direct"
+            and champion_of(client, version.model_name) not in (None, version.number)
+        )
+        if awaits:
+            found = Verdict(False, f"{found.reason}; its rollout decides")
         _announce(client, logged, version, found)
     return Registered(
         experiment=logged.experiment,
@@ -43,6 +50,7 @@ def register_run(params: Params, ws: Workspace, *, promote: bool, area: str | No
         version=version.number,
         semantic=version.semantic,
         champion=found.wins,
+        awaits_rollout=awaits,
         reason=found.reason,
     )
 

@@ -70,6 +70,18 @@ def step_back(client: MlflowClient, name: str) -> str | None:
     return before[-2]
 
 
+def uncrown(client: MlflowClient, name: str, version: str, before: str | None) -> None:
+    """As if `version` had never been champion: the alias goes back to `before`, or away; the version is a challenger again."""
+    history = [v for v in _history(client, name) if v != version]
+    if before is not None:
+        client.set_registered_model_alias(name, CHAMPION, before)
+        history = history if history[-1:] == [before] else [*history, before]
+    else:
+        client.delete_registered_model_alias(name, CHAMPION)
+    client.set_registered_model_tag(name, HISTORY, " ".join(history))
+    client.set_registered_model_alias(name, CHALLENGER, version)
+
+
 def champion_of(client: MlflowClient, name: str) -> str | None:
     """Number of the version that bears the alias `champion`."""
     alias = client.get_registered_model(name).aliases.get(CHAMPION)

@@ -11,7 +11,7 @@ from typing import Any
 
 from cellwright.federation.results import Federated
 from cellwright.params import Params
-from cellwright.report import federated, scorecard, tables
+from cellwright.report import federated, rollout, scorecard, tables
 from cellwright.report.chart_calibration import coverage_table, pit_histogram, reliability
 from cellwright.report.chart_differences import differences
 from cellwright.report.chart_energy import ENERGY, accuracy_against_energy
@@ -37,6 +37,7 @@ def page(params: Params, ws: Workspace, record: Record, picture: Picture, commit
     """The report as HTML."""
     columns, lines = tables.leaderboard(record, params.rank.weights)
     federations = federated.views(record.candidates, record.board.unit)
+    replaced = rollout.view(ws)
     return _rendered(
         "template.html",
         board=record.board,
@@ -53,7 +54,10 @@ def page(params: Params, ws: Workspace, record: Record, picture: Picture, commit
         energy=tables.energy(record),
         scorecard=scorecard.table(record.card, record) if record.card is not None and record.card.finalists else None,
         federations=federations,
-        charts=_charts(params, ws, record, picture) | {"federations": federated.charts(federations)},
+        rollout=replaced,
+        charts=_charts(params, ws, record, picture)
+        | {"federations": federated.charts(federations)}
+        | (replaced.charts if replaced is not None else {}),
         picture=picture,
         params=json.dumps(params.model_dump(mode="json", by_alias=True), indent=2),
         versions=_versions(),

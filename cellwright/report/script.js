@@ -7,7 +7,7 @@
   const text = (value) => String(value).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const draw = (name, figure) => Plotly.react(place(name), figure.data, figure.layout, config);
 
-  for (const name of ["energy", "steps", "curves", "differences", "reliability", "pit"]) if (charts[name]) draw(name, charts[name]);
+  for (const name of ["energy", "steps", "curves", "differences", "reliability", "pit", "rollout-weights", "rollout-errors"]) if (charts[name]) draw(name, charts[name]);
   for (const [name, [, figure]] of Object.entries(charts.importance ?? {})) draw(name, figure);
 
   const drawSites = () => {

@@ -1,0 +1,121 @@
+"""A rollout through a hub: weights in its publication, evidence from the edges that hold the model, and the way back."""
+
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from cellwright.edge.evidence import Counts, Evidence, Pair
+from cellwright.hub import contract as c
+from cellwright.hub.grant import check
+from cellwright.hub.refusals import HubRefused
+from cellwright.hub.tenants import public_key
+from cellwright.lifecycle.rollout.controller import Controller, Hands, begin, decide, drive
+from cellwright.lifecycle.rollout.record import Files
+from cellwright.lifecycle.rollout.targets import HubTarget
+from cellwright.params import Rollout
+
+GUARDS = {"error": {}, "failures": {"margin": 0.2}}
+
+
+@contextmanager
+def telling(ratio: float, asked: list):
+    """An edge that tells of a challenger whose errors are `ratio` times the champion's; what it is asked for is kept."""
+    pairs = tuple(Pair(at_ms=i, champion=1.0 + i % 3, challenger=ratio * (1.0 + i % 3)) for i in range(200))
+    versions = {"champion": "1.0.0", "challenger": "2.0.0"}
+
+    def told() -> str:
+        counts = dict.fromkeys(versions.values(), Counts(requests=500 + len(asked)))
+        return Evidence(edge="e", model="model-a", since_s=0, counts=counts, errors=pairs, **versions).model_dump_json()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.path, self.headers["Authorization"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(told().encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def replacing(company, operator, store, edge, kit, tmp_path):
+    """replacing(edge's address, **parameters): 1.0.0 is in use on one edge and 2.0.0 is there; (files, hands, parameters)."""
+
+    def made(url: str, **more):
+        edge("east", kit.in_commercial, url=url)
+        operator.put_area("commercial", c.AreaForm(geometry=kit.commercial))
+        for version in ("1.0.0", "2.0.0"):
+            store(company, "model-a", version, version.encode())
+        company.place("model-a", c.PlacementForm(model="model-a", areas=("commercial",)))
+        company.publish("model-a", c.Publication(version="1.0.0"))
+        given = {"mode": "canary", "stages": (0.1, 0.5), "min_requests": 1, "min_stage_s": 0, "poll_s": 0.01, "guards": GUARDS}
+        return Files(tmp_path / "rollouts", "model-a"), Hands(HubTarget(company)), Rollout(**given | {"max_s": 60} | more)
+
+    return made
+
+
+def test_an_equal_version_is_published_by_and_by_and_the_edges_are_asked_with_a_grant(replacing, company, hub):
+    asked = []
+    with telling(1.0, asked) as url:
+        files, hands, params = replacing(url)
+        begin(files, "2.0.0", params, hands)
+        with files.held():
+            controller = Controller(files, hands)
+            controller.step()
+            assert company.publication("model-a").shares == {"2.0.0": 0.5, "1.0.0": 0.5}
+            controller.close()
+        done = drive(files, hands)
+    assert done.state.outcome == "promoted"
+    assert company.publication("model-a").shares == {"2.0.0": 1.0}
+    path, authorization = asked[0]
+    assert path == "/v1/tenants/company-a/evidence?bundle=model-a"
+    grant = check(authorization.removeprefix("Bearer "), public_key(hub.key_pem), time.time())
+    assert grant.allows("company-a", "model-a")
+
+
+def test_a_worse_version_is_taken_back(replacing, company):
+    with telling(1.5, []) as url:
+        files, hands, params = replacing(url)
+        begin(files, "2.0.0", params, hands)
+        assert drive(files, hands).state.outcome == "rolled_back"
+    assert company.publication("model-a").shares == {"1.0.0": 1.0}
+
+
+def test_blue_green_keeps_the_old_version_at_the_edges_until_its_time_is_over(replacing, company):
+    with telling(1.0, []) as url:
+        files, hands, params = replacing(url, mode="blue_green", keep_warm_s=600)
+        begin(files, "2.0.0", params, hands)
+        with files.held():
+            controller = Controller(files, hands)
+            while controller.step().state.outcome == "running":
+                assert company.publication("model-a").canary == "2.0.0"
+            controller.close()
+    warm = company.publication("model-a")
+    assert (warm.version, warm.shares, warm.canary) == ("2.0.0", {"2.0.0": 1.0, "1.0.0": 0.0}, "1.0.0")
+    assert decide(files, hands, promoted=False).over
+    assert company.publication("model-a").shares == {"1.0.0": 1.0}
+
+
+def test_another_publisher_is_not_overruled(replacing, company, store):
+    with telling(1.0, []) as url:
+        files, hands, params = replacing(url)
+        begin(files, "2.0.0", params, hands)
+        store(company, "model-a", "3.0.0", b"third")
+        company.publish("model-a", c.Publication(version="3.0.0"))
+        with pytest.raises(HubRefused, match=r"another has published model-a 3\.0\.0"):
+            drive(files, hands)
+    assert company.publication("model-a").version == "3.0.0"
