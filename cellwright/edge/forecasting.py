@@ -10,10 +10,12 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from aiohttp import web
 
+from cellwright.bundle.manifest import Manifest
 from cellwright.edge.batching import Batches, Ran
 from cellwright.edge.predictor import Predictor
 from cellwright.edge.request import Asked, RequestError
@@ -36,6 +38,7 @@ class Forecasting:
         self._batches = Batches(slots.pool, slots.workers, budget_s)
         self._sides: dict[str, Side] = {}
         self._shadows: set[asyncio.Task[None]] = set()
+        self.used: Callable[[Manifest], None] | None = None  # told of each forecast: popularity
 
     @property
     def pending(self) -> int:
@@ -100,6 +103,8 @@ class Forecasting:
         champion = now.predictor(request.get("bundle") if isinstance(request, dict) else None)
         side = self._side(now, champion)
         asked = champion.parse(request)
+        if self.used is not None:
+            self.used(champion.manifest)
         if side is None:
             return champion.answer(asked, (await self._batches.run(champion, asked)).forecast)
         side.learn(request["history"], asked.first_ms)

@@ -98,6 +98,7 @@ class Tenants:
         before = self._forecasting.get(tenant)
         if before is None or before[0] is not shelf:
             before = self._forecasting[tenant] = (shelf, self._new(shelf))
+            before[1].used = lambda manifest: self._uses.count(Key(tenant, manifest.name, manifest.version))
         try:
             return await handler(before[1], request)
         except RequestError as error:
