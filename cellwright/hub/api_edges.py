@@ -98,7 +98,7 @@ async def desired(
 ) -> Response:
     until = time.monotonic() + wait_s
     while True:
-        waiting = hub.bell.waiter()  # before looking, so that no change between looking and waiting is missed
+        waiting = hub.bell.waiter(edge)  # before looking, so that no change between looking and waiting is missed
         try:
             found = await run_in_threadpool(hub.desired, edge, revision)
             left_s = until - time.monotonic()
@@ -106,7 +106,8 @@ async def desired(
                 return Response(found.model_dump_json(), media_type="application/json")
             if left_s <= 0:
                 return Response(status_code=304)
-            await hub.bell.wait(waiting, left_s, hub.stamp)
+            if not await hub.bell.wait(waiting, left_s, hub.revisions):
+                return Response(status_code=304)
         finally:
             hub.bell.leave(waiting)
 

@@ -7,12 +7,14 @@ header Cellwright-Release. HEAD says how far it is.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import email.utils
 import json
 from typing import Annotated
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Header, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
@@ -27,7 +29,8 @@ from cellwright.hub.uploads import Arriving
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 VERSION = "1.0.0"
-_BATCH_BYTES = 1 << 20
+_BATCH_BYTES = 2 << 20
+_MOST_CHECKS = 2  # whole files checked at once: each may take a core and some hundred MB
 _LONGEST_METADATA = 16_384
 Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, le=1 << 62)]
 
@@ -79,7 +82,7 @@ async def send(hub: TheHub, who: Writer, request: Request, upload: str, upload_o
     await run_in_threadpool(arriving.__enter__)
     try:
         await _receive(arriving, request)
-        release = await run_in_threadpool(arriving.finish)
+        release = await to_thread.run_sync(arriving.finish, limiter=_checks(request))
     finally:
         await run_in_threadpool(arriving.__exit__, None, None, None)
     state = _state(arriving.upload.model_copy(update={"offset": arriving.offset}))
@@ -93,20 +96,32 @@ def cancel(hub: TheHub, who: Writer, upload: str) -> None:
 
 
 async def _receive(arriving: Arriving, request: Request) -> None:
-    """Write what comes, in batches; what came before the line broke is kept."""
-    batch = bytearray()
+    """Write and hash what comes, a batch in a thread while the next arrives; what came before the line broke is kept."""
+    batch, writing = bytearray(), None
     try:
         async for part in request.stream():
             batch += part
             if len(batch) >= _BATCH_BYTES:
-                content = bytes(batch)
-                batch.clear()
-                await run_in_threadpool(arriving.add, content)
+                if writing is not None:
+                    await writing
+                writing = asyncio.ensure_future(run_in_threadpool(arriving.add, batch))
+                batch = bytearray()
     except ClientDisconnect:
         raise HubRefused("the connection ended within the chunk; ask with HEAD how far the upload is") from None
     finally:
+        if writing is not None:
+            await writing
         if batch:
-            await run_in_threadpool(arriving.add, bytes(batch))
+            await run_in_threadpool(arriving.add, batch)
+
+
+def _checks(request: Request) -> CapacityLimiter:
+    """Lets few files be checked at once, and leaves the threads that answer everybody else alone."""
+    state = request.app.state
+    if not hasattr(state, "checks"):
+        state.checks = CapacityLimiter(_MOST_CHECKS)
+    found: CapacityLimiter = state.checks
+    return found
 
 
 def _form(request: Request, body: bytes) -> c.UploadForm:

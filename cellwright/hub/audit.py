@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from itertools import islice
 
 import sqlalchemy as sa
 
@@ -35,13 +36,14 @@ def append(connection: sa.Connection, *, time_s: float, tenant: str, who: str, a
     connection.execute(sa.insert(tables.audit).values(index=index + 1, tenant=tenant, line=line.decode(), hash=digest))
 
 
-def rows(connection: sa.Connection, *, tenant: str | None, after: int, limit: int) -> tuple[AuditRow, ...]:
-    """Rows after an index; `tenant` None: of all."""
+def rows(connection: sa.Connection, *, tenant: str | None, after: int, limit: int, since_s: float = 0.0) -> tuple[AuditRow, ...]:
+    """Rows after an index, from `since_s` on (whoever had a tenant's name before is not told of); `tenant` None: of all."""
     t = tables.audit
-    wanted = sa.select(t.c.line).where(t.c.index > after).order_by(t.c.index).limit(limit)
-    if tenant is not None:
-        wanted = wanted.where(t.c.tenant == tenant)
-    return tuple(AuditRow.model_validate(json.loads(line)) for line in connection.execute(wanted).scalars())
+    wanted = sa.select(t.c.line).where(t.c.index > after).order_by(t.c.index)
+    wanted = wanted if tenant is None else wanted.where(t.c.tenant == tenant)
+    wanted = wanted if since_s else wanted.limit(limit)
+    found = (AuditRow.model_validate(json.loads(line)) for line in connection.execute(wanted).scalars())
+    return tuple(islice((row for row in found if row.time_s >= round(since_s, 3)), limit))
 
 
 def verify(connection: sa.Connection, head: str | None = None) -> AuditVerdict:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 LOOK_S = 0.25  # how often changes by other processes are looked for, while anybody waits
+MOST_POLLS = 2  # of one edge at once: a new one, and one whose connection the edge may have lost
 
-Waiter = asyncio.Future[None]
+Waiter = asyncio.Future[bool]  # True: something has changed; False: the edge asks by newer polls, this one ends
 
 
 class Bell:
@@ -19,45 +20,61 @@ class Bell:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: set[Waiter] = set()
+        self._waiting: dict[Waiter, str] = {}  # -> edge; the oldest first
         self._task: asyncio.Task[None] | None = None
 
-    def waiter(self) -> Waiter:
-        """Somebody who will be woken; `leave` in the end."""
+    def waiter(self, edge: str) -> Waiter:
+        """Somebody who will be woken; `leave` in the end. Ends the oldest of an edge that has `MOST_POLLS` already."""
         found: Waiter = asyncio.get_running_loop().create_future()
         with self._lock:
-            self._waiting.add(found)
+            own = [waiter for waiter, name in self._waiting.items() if name == edge]
+            for old in own[: len(own) + 1 - MOST_POLLS]:
+                del self._waiting[old]
+                _wake(old, False)
+            self._waiting[found] = edge
         return found
 
     def leave(self, waiter: Waiter) -> None:
         """Wake a waiter no more."""
         with self._lock:
-            self._waiting.discard(waiter)
+            self._waiting.pop(waiter, None)
 
-    def ring(self) -> None:
-        """Wake all that wait; each looks for itself whether it is concerned."""
+    def ring(self, edges: Collection[str] | None = None) -> None:
+        """Wake all that wait for these edges' states (None: for any); each looks for itself what has changed."""
         with self._lock:
-            waiting, self._waiting = self._waiting, set()
+            woken = [waiter for waiter, edge in self._waiting.items() if edges is None or edge in edges]
+            for waiter in woken:
+                del self._waiting[waiter]
+        for waiter in woken:
+            waiter.get_loop().call_soon_threadsafe(_wake, waiter, True)
+
+    def release(self) -> None:
+        """End all that wait, unchanged: the server stops, and must not keep them waiting."""
+        with self._lock:
+            waiting, self._waiting = tuple(self._waiting), {}
         for waiter in waiting:
-            waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+            waiter.get_loop().call_soon_threadsafe(_wake, waiter, False)
 
-    async def wait(self, waiter: Waiter, seconds: float, stamp: Callable[[], int]) -> None:
-        """Return when rung, or after `seconds`. `stamp`: a number that grows with every change by whomever, cheap to read."""
+    async def wait(self, waiter: Waiter, seconds: float, revisions: Callable[[], Mapping[str, int]]) -> bool:
+        """Return when rung, or after `seconds`; False: the edge has newer polls. `revisions`: of each edge's state, as kept now."""
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._look(stamp))
+            self._task = asyncio.create_task(self._look(revisions))
         await asyncio.wait([waiter], timeout=seconds)
+        return not waiter.done() or waiter.result()
 
-    async def _look(self, stamp: Callable[[], int]) -> None:
+    async def _look(self, revisions: Callable[[], Mapping[str, int]]) -> None:
         """While anybody waits: ring when another process has changed something."""
-        before = -1
+        before: Mapping[str, int] | None = None
         while self._waiting:
-            now = await asyncio.to_thread(stamp)
-            if now != before:
-                before = now
+            now = await asyncio.to_thread(revisions)
+            if before is None:
                 self.ring()
+            elif changed := {edge for edge in before.keys() | now.keys() if before.get(edge) != now.get(edge)}:
+                self.ring(changed)
+            before = now
             await asyncio.sleep(LOOK_S)
 
 
-def _wake(waiter: Waiter) -> None:
+def _wake(waiter: Waiter, changed: bool) -> None:
     if not waiter.done():
-        waiter.set_result(None)
+        waiter.set_result(changed)

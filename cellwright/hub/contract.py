@@ -343,6 +343,7 @@ class DesiredTenant(Wire):
     tenant: TenantName
     keys: tuple[str, ...]
     models: tuple[DesiredModel, ...]
+    grants_from_s: Seconds = 0.0  # grants that became valid before were taken back
 
 
 class Desired(Wire):

@@ -77,16 +77,24 @@ class Core:
         append(connection, time_s=self.clock(), tenant=who.tenant, who=who.label, action=action, subject=subject, detail=detail)
 
     @contextmanager
-    def changing(self) -> Iterator[sa.Connection]:
+    def changing(
+        self, *, edge: str | None = None, concerns: Callable[[sa.Connection], bool] = lambda _connection: True
+    ) -> Iterator[sa.Connection]:
         """A transaction that writes and may change what edges shall hold: their states are computed anew in it, and those that wait
-        for a change are told once it is kept."""
+        for a change are told once it is kept.
+
+        Args:
+            edge: the only one whose state can become another.
+            concerns: whether any can, by what there is before the change.
+        """
         from cellwright.hub.desired import refresh
 
         with self.store.write() as connection:
+            concerned = concerns(connection)
             yield connection
-            changed = refresh(connection, self.key_pem)
+            changed = refresh(connection, self.key_pem, edge) if concerned else ()
         if changed:
-            self.bell.ring()
+            self.bell.ring(frozenset(changed))
 
 
 def tenant_exists(connection: sa.Connection, tenant: str) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cellwright.errors import HubRefused
 from cellwright.hub.contract import Location
@@ -36,6 +40,14 @@ def covers(geometry: dict[str, Any], place: Location) -> bool:
     import shapely
 
     return bool(shapely.intersects_xy(_shape(_text(geometry)), place.longitude, place.latitude))
+
+
+def covered(geometry: dict[str, Any], places: Sequence[Location]) -> NDArray[np.bool_]:
+    """As `covers`, for many places at once."""
+    import shapely
+
+    longitudes, latitudes = [place.longitude for place in places], [place.latitude for place in places]
+    return np.asarray(shapely.intersects_xy(_shape(_text(geometry)), longitudes, latitudes), dtype=np.bool_)
 
 
 def distance_m(one: Location, two: Location) -> float:

@@ -21,7 +21,7 @@ from cellwright.hub.contract import ModelForm, Release, ReleaseFile, Upload, Upl
 from cellwright.hub.core import Who
 from cellwright.hub.formats._contract import Given
 from cellwright.hub.models import ensure_model
-from cellwright.hub.refusals import Conflict, HubRefused
+from cellwright.hub.refusals import Conflict, HubRefused, NotFound
 from cellwright.hub.tenants import Tenants
 
 
@@ -71,7 +71,10 @@ class Intake(Tenants):
         rows = [{**same, **file.model_dump()} for file in release.files]
         connection.execute(sa.insert(tables.release_files), rows)
         connection.execute(sa.delete(tables.claims).where(tables.claims.c.upload == upload))
-        connection.execute(sa.delete(tables.uploads).where(tables.uploads.c.id == upload))
+        if not connection.execute(sa.delete(tables.uploads).where(tables.uploads.c.id == upload)).rowcount:
+            raise NotFound(
+                "the upload was given up or has expired while it was checked; its blobs are claimed no more: begin again"
+            )
         self.note(connection, who, "release", f"{release.model} {release.version}", f"{release.format}, {release.digest}")
 
 

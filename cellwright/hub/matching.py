@@ -36,7 +36,7 @@ from cellwright.hub.contract import (
     Requirements,
 )
 from cellwright.hub.core import Core, Who
-from cellwright.hub.desired import Areas, all_areas, area_named, holders
+from cellwright.hub.desired import Areas, all_areas, area_named, edge_of, holders
 from cellwright.hub.geometry import covers, distance_m
 from cellwright.hub.grant import issue
 from cellwright.hub.models import publication_of, release_of
@@ -140,8 +140,9 @@ class Matching(Edges, Tenants, Core):
         self, connection: sa.Connection, best: _Candidate, release: Release, place: Location | None
     ) -> tuple[NearEdge, ...]:
         """Living edges that shall hold the release: those that do first, then by distance."""
-        alive = [e for e in holders(connection, best.tenant, best.model) if self.shown(e, None).alive]
-        near = [_near_edge(edge, best.tenant, release, place) for edge in alive]
+        since_s = self.clock() - self.settings.alive_s
+        alive = holders(connection, best.tenant, best.model, seen_since_s=since_s)
+        near = [_near_edge(edge_of(row), best.tenant, release, place) for row in alive]
         return tuple(sorted(near, key=lambda e: (not e.holds, e.distance_m or 0.0, e.name))[:_MOST_EDGES])
 
 

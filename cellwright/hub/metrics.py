@@ -17,6 +17,7 @@ from cellwright.hub import tables
 from cellwright.hub.service import Hub
 
 BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
+METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 
 
 @dataclass
@@ -62,7 +63,8 @@ class Counting:
             await self._app(scope, receive, sent)
         finally:
             route = getattr(scope.get("route"), "path", "(none)")
-            self._counts.record(scope["method"], route, status, time.perf_counter() - started)
+            method = scope["method"] if scope["method"] in METHODS else "(other)"  # labels are ours, so they are few
+            self._counts.record(method, route, status, time.perf_counter() - started)
 
 
 def text_of(hub: Hub, counts: Counts) -> str:

@@ -6,7 +6,7 @@ same for what there is not and for what is another's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -16,6 +16,8 @@ from cellwright.hub.contract import Model, ModelForm, Publication, Published, Re
 from cellwright.hub.core import Core, Who
 from cellwright.hub.refusals import Conflict, NotFound
 from cellwright.hub.tenants import check_quota
+
+_BATCH = 500  # hashes in one query
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class Models(Core):
 
     def put_model(self, who: Who, model: str, form: ModelForm) -> Model:
         """Make a model, or change what is said of it. Raises TooLarge (quota)."""
-        with self.changing() as connection:
+        same = (tables.models.c.tenant == who.tenant, tables.models.c.name == model)
+        otherwise = sa.select(tables.models.c.name).where(*same, tables.models.c.visibility != form.visibility)
+        with self.changing(concerns=lambda connection: connection.execute(otherwise).first() is not None) as connection:
             ensure_model(connection, who.tenant, model, form, self.clock(), change=True)
             self.note(connection, who, "model put", model, form.visibility)
             return _model(connection, model_row(connection, who.tenant, model))
@@ -62,6 +66,8 @@ class Models(Core):
             model_row(connection, who.tenant, model)
             if publication_of(connection, who.tenant, model) is not None:
                 raise Conflict(f"{model} is published; take it back first (DELETE /v1/models/{model}/publication)")
+            f = tables.release_files.c
+            named = _named(connection, f.tenant == who.tenant, f.model == model)
             for table in (tables.release_files, tables.releases, tables.publications):
                 connection.execute(sa.delete(table).where(table.c.tenant == who.tenant, table.c.model == model))
             c = tables.rules.c
@@ -69,7 +75,7 @@ class Models(Core):
             t = tables.models
             connection.execute(sa.delete(t).where(t.c.tenant == who.tenant, t.c.name == model))
             self.note(connection, who, "model delete", model)
-        self.collect()
+        self.collect(named)
 
     def release(self, who: Who, model: str, version: str, owner: str | None = None) -> Release:
         """One release. Raises NotFound."""
@@ -84,11 +90,13 @@ class Models(Core):
             published = publication_of(connection, who.tenant, model)
             if published is not None and version in published.shares:
                 raise Conflict(f"{model} {version} is published; publish another version first")
+            f = tables.release_files.c
+            named = _named(connection, f.tenant == who.tenant, f.model == model, f.version == version)
             for table in (tables.release_files, tables.releases):
                 same = (table.c.tenant == who.tenant, table.c.model == model, table.c.version == version)
                 connection.execute(sa.delete(table).where(*same))
             self.note(connection, who, "release delete", f"{model} {version}")
-        self.collect()
+        self.collect(named)
 
     def file(self, who: Who, model: str, version: str, path: str, owner: str | None = None) -> BlobFile:
         """A file of a release. Raises NotFound."""
@@ -100,18 +108,31 @@ class Models(Core):
         """Bytes [start, stop) of a file. Raises HubError where the blob was lost."""
         return self.blobs.read(file.sha256, start, stop)
 
-    def collect(self) -> int:
-        """Delete blobs that no release names and no upload is about to name; returns how many.
+    def collect(self, among: Collection[str] | None = None) -> int:
+        """Delete blobs that no release names and no upload is about to name (of all there are, or `among` some); returns how many.
 
         In a transaction that writes, so that none is named meanwhile.
         """
         with self.store.write() as connection:
-            named = set(connection.execute(sa.select(tables.release_files.c.sha256)).scalars())
-            named |= set(connection.execute(sa.select(tables.claims.c.sha256)).scalars())
-            gone = [sha256 for sha256 in self.blobs.known() if sha256 not in named]
+            candidates = sorted(self.blobs.known() if among is None else among)
+            named = {
+                sha256 for at in range(0, len(candidates), _BATCH) for sha256 in _still(connection, candidates[at : at + _BATCH])
+            }
+            gone = [sha256 for sha256 in candidates if sha256 not in named]
             for sha256 in gone:
                 self.blobs.delete(sha256)
         return len(gone)
+
+
+def _named(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> set[str]:
+    """Hashes of blobs that files of releases name."""
+    return set(connection.execute(sa.select(tables.release_files.c.sha256).where(*where)).scalars())
+
+
+def _still(connection: sa.Connection, blobs: list[str]) -> set[str]:
+    """Those of some blobs that are named or claimed."""
+    claimed = connection.execute(sa.select(tables.claims.c.sha256).where(tables.claims.c.sha256.in_(blobs))).scalars()
+    return _named(connection, tables.release_files.c.sha256.in_(blobs)) | set(claimed)
 
 
 def model_row(connection: sa.Connection, tenant: str, model: str, owner: str | None = None) -> sa.RowMapping:

@@ -19,12 +19,23 @@ from cellwright.hub.contract import (
     PlacementRule,
 )
 from cellwright.hub.core import Core, Who
-from cellwright.hub.desired import all_areas, all_edges, area_named, desired_of, edge_of, revision_of
+from cellwright.hub.desired import (
+    all_areas,
+    all_edges,
+    area_named,
+    desired_of,
+    edge_of,
+    empty_held,
+    revision_of,
+    rule_of,
+    text_of,
+)
 from cellwright.hub.geometry import checked
 from cellwright.hub.models import BlobFile, file_of, model_row
-from cellwright.hub.refusals import Conflict, HubRefused, NotFound
+from cellwright.hub.refusals import Conflict, HubRefused, NotFound, TooLarge
 
 _MOST_AREAS, _MOST_RULES = 1_000, 1_000
+_MOST_AREA_CHARACTERS = 16 << 20  # of a tenant's areas together, as JSON
 
 
 class Areas(Core):
@@ -38,9 +49,11 @@ class Areas(Core):
     def put_area(self, who: Who, area: str, form: AreaForm) -> Area:
         """Make or change an area. Raises HubRefused."""
         found = Area(**form.model_dump(exclude={"geometry"}), geometry=checked(form.geometry), tenant=who.tenant, name=area)
-        with self.changing() as connection:
-            _bounded(connection, tables.areas, who.tenant, _MOST_AREAS, "areas")
-            upsert(connection, tables.areas, {"tenant": who.tenant, "name": area}, {"document": found.model_dump_json()})
+        document = found.model_dump_json()
+        with self.changing(concerns=lambda connection: _is_named(connection, who.tenant, area)) as connection:
+            _bounded(connection, tables.areas, who.tenant, area, _MOST_AREAS)
+            _bounded_text(connection, who.tenant, area, len(document))
+            upsert(connection, tables.areas, {"tenant": who.tenant, "name": area}, {"document": document})
             self.note(connection, who, "area put", area)
         return found
 
@@ -82,7 +95,7 @@ class Placement(Core):
         with self.changing() as connection:
             model_row(connection, who.tenant, form.model, form.owner)
             self._refuse_unknown(connection, found)
-            _bounded(connection, tables.rules, who.tenant, _MOST_RULES, "rules")
+            _bounded(connection, tables.rules, who.tenant, rule, _MOST_RULES)
             values = {"owner": form.owner or who.tenant, "model": form.model, "priority": form.priority}
             keys = {"tenant": who.tenant, "name": rule}
             upsert(connection, tables.rules, keys, {**values, "document": found.model_dump_json()})
@@ -103,7 +116,7 @@ class Placement(Core):
             if area_named(areas, rule.tenant, area) is None:
                 known = ", ".join(sorted({name for _, name in areas})) or "none"
                 raise HubRefused(f"there is no area '{area}' for you; there are: {known[:300]}")
-        edges = {edge.name for edge in all_edges(connection)} if rule.edges else set()
+        edges = set(connection.execute(sa.select(tables.edges.c.name)).scalars()) if rule.edges else set()
         if missing := set(rule.edges) - edges:
             raise HubRefused(f"there is no edge '{min(missing)}'; GET /v1/edges lists those that have registered")
 
@@ -130,12 +143,14 @@ class Edges(Core):
     def register_edge(self, who: Who, edge: str, form: EdgeForm) -> Edge:
         """An edge tells of itself; it gets its first state at once."""
         t, now = tables.edges, self.clock()
-        with self.changing() as connection:
+        with self.changing(edge=edge) as connection:
             values = {"document": form.model_dump_json(), "seen_s": now}
             if not connection.execute(sa.update(t).where(t.c.name == edge).values(**values)).rowcount:
-                empty = Desired(edge=edge, revision=1, hub_key=self.key_pem)
-                more = {"name": edge, "registered_s": now, "revision": 1, "desired": empty.model_dump_json()}
-                connection.execute(sa.insert(t).values(**more, **values))
+                first = int(
+                    now * 1000
+                )  # above all that an edge of this name had before it was deleted: equal ones mean equal states
+                state = text_of(edge, first, empty_held(self.key_pem))
+                connection.execute(sa.insert(t).values(name=edge, registered_s=now, revision=first, desired=state, **values))
             self.note(connection, who, "edge register", edge, form.url)
         return self.edge(who, edge)
 
@@ -164,10 +179,11 @@ class Edges(Core):
                 raise _no_edge(edge)
             return None if now == revision else desired_of(connection, edge)
 
-    def stamp(self) -> int:
-        """Grows with every change of any edge's state."""
+    def revisions(self) -> dict[str, int]:
+        """Of each edge's state."""
         with self.store.read() as connection:
-            return int(connection.execute(sa.select(sa.func.coalesce(sa.func.sum(tables.edges.c.revision), 0))).scalar_one())
+            rows = connection.execute(sa.select(tables.edges.c.name, tables.edges.c.revision))
+            return {row.name: row.revision for row in rows}
 
     def pulled(self, edge: str, tenant: str, model: str, version: str, path: str) -> BlobFile:
         """A file that an edge may pull: of a version that it shall hold. Raises NotFound."""
@@ -192,7 +208,24 @@ def _no_edge(edge: str) -> NotFound:
     return NotFound(f"there is no edge '{edge}'; it registers itself (PUT /v1/edges/{edge})")
 
 
-def _bounded(connection: sa.Connection, table: sa.Table, tenant: str, most: int, what: str) -> None:
-    count = connection.execute(sa.select(sa.func.count()).select_from(table).where(table.c.tenant == tenant)).scalar_one()
-    if count >= most:
-        raise HubRefused(f"a tenant has at most {most} {what}; delete some first")
+def _bounded(connection: sa.Connection, table: sa.Table, tenant: str, name: str, most: int) -> None:
+    """Room for one of a new name; one that is changed needs none."""
+    others = sa.select(sa.func.count()).select_from(table).where(table.c.tenant == tenant, table.c.name != name)
+    if connection.execute(others).scalar_one() >= most:
+        raise HubRefused(f"a tenant has at most {most} {table.name}; delete some first")
+
+
+def _bounded_text(connection: sa.Connection, tenant: str, area: str, characters: int) -> None:
+    t = tables.areas
+    others = sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(t.c.document)), 0)).where(
+        t.c.tenant == tenant, t.c.name != area
+    )
+    if connection.execute(others).scalar_one() + characters > _MOST_AREA_CHARACTERS:
+        raise TooLarge(f"a tenant's areas have at most {_MOST_AREA_CHARACTERS:,} characters together; simplify or delete some")
+
+
+def _is_named(connection: sa.Connection, tenant: str, area: str) -> bool:
+    """Whether a rule may mean an area of this tenant."""
+    r = tables.rules
+    wanted = sa.select(r.c.document) if tenant == OPERATOR else sa.select(r.c.document).where(r.c.tenant == tenant)
+    return any(area in rule_of(document).areas for document in connection.execute(wanted).scalars())

@@ -47,7 +47,7 @@ class Publishing(Core):
             found = published_row(connection, tenant, model)
             if found is None:
                 raise NotFound(f"{model} is not published; POST /v1/models/{model}/publication does it")
-            edges = tuple(edge.name for edge in holders(connection, tenant, model))
+            edges = tuple(row["name"] for row in holders(connection, tenant, model))
         return found.model_copy(update={"edges": edges})
 
     def _record(self, connection: sa.Connection, who: Who, model: str, document: str | None, expected: int | None) -> None:

@@ -64,9 +64,12 @@ class Reports(Core):
 
     def audit(self, who: Who, *, after: int = -1, limit: int = 100) -> tuple[AuditRow, ...]:
         """Audit rows after an index: of the asking tenant; of all for an operator."""
-        tenant = None if who.operator else who.tenant
+        t = tables.tenants
         with self.store.read() as connection:
-            return audit.rows(connection, tenant=tenant, after=after, limit=min(limit, _MOST_ROWS))
+            if who.operator:
+                return audit.rows(connection, tenant=None, after=after, limit=min(limit, _MOST_ROWS))
+            since_s = connection.execute(sa.select(t.c.created_s).where(t.c.name == who.tenant)).scalar_one()
+            return audit.rows(connection, tenant=who.tenant, after=after, limit=min(limit, _MOST_ROWS), since_s=since_s)
 
     def verify_audit(self, head: str | None = None) -> AuditVerdict:
         """Whether the whole log is as it was written."""

@@ -14,12 +14,15 @@ from cellwright.web.running import Listening
 
 def serve(hub: Hub, where: Listening, *, on_ready: Callable[[str], None] | None = None) -> None:
     """Answer until SIGINT or SIGTERM; `on_ready` is given the URL once the port is open. Raises WrongUse, HubError."""
-    running.serve(running.Service(create_app(hub), "the hub", HubError), where, on_ready=on_ready)
+    running.serve(_service(hub), where, on_ready=on_ready)
 
 
 @contextmanager
 def in_thread(hub: Hub, where: Listening | None = None) -> Iterator[str]:
     """Answer in a thread while the block runs; yields the URL. Raises WrongUse, HubError."""
-    service = running.Service(create_app(hub), "the hub", HubError)
-    with running.in_thread(service, where or Listening()) as url:
+    with running.in_thread(_service(hub), where or Listening()) as url:
         yield url
+
+
+def _service(hub: Hub) -> running.Service:
+    return running.Service(create_app(hub), "the hub", HubError, on_stop=hub.bell.release)

@@ -16,6 +16,7 @@ tenants = sa.Table(
     sa.Column("title", sa.Text, nullable=False),
     sa.Column("quota", sa.Text, nullable=False),
     sa.Column("created_s", sa.Double, nullable=False),
+    sa.Column("grants_from_s", sa.Double, nullable=False, server_default="0"),  # grants from before are believed no more
 )
 tokens = sa.Table(
     "tokens",
@@ -134,6 +135,7 @@ fetches = sa.Table(
     sa.Column("time_s", sa.Double, nullable=False, index=True),
     sa.Column("reported_by", sa.Text, nullable=False),
     sa.Column("document", sa.Text, nullable=False),
+    sa.Index("ix_fetches_tenant_time", "tenant", "time_s"),
 )
 qos = sa.Table(
     "qos",
@@ -142,6 +144,7 @@ qos = sa.Table(
     sa.Column("session", sa.String(64), primary_key=True),
     sa.Column("started_s", sa.Double, nullable=False, index=True),
     sa.Column("document", sa.Text, nullable=False),
+    sa.Index("ix_qos_tenant_started", "tenant", "started_s"),
 )
 # line: the record as it was hashed (audit.py)
 audit = sa.Table(

@@ -24,7 +24,8 @@ class Tenants(Core):
         t, values = tables.tenants, {"title": form.title, "quota": form.quota.model_dump_json()}
         with self.store.write() as connection:
             if not connection.execute(sa.update(t).where(t.c.name == tenant).values(**values)).rowcount:
-                connection.execute(sa.insert(t).values(name=tenant, created_s=self.clock(), **values))
+                now = self.clock()
+                connection.execute(sa.insert(t).values(name=tenant, created_s=now, grants_from_s=now, **values))
             self.note(connection, who, "tenant put", tenant, form.quota.model_dump_json())
             return _tenant(connection, tenant)
 
@@ -52,10 +53,30 @@ class Tenants(Core):
                     f"tenant '{tenant}' has {found.usage.models} models and {found.usage.uploads} open uploads; delete those first "
                     f"('{OPERATOR}' itself stays)"
                 )
-            for table in (tables.tokens, tables.keys, tables.areas, tables.rules):
+            for table in (
+                tables.tokens,
+                tables.keys,
+                tables.areas,
+                tables.rules,
+                tables.fetches,
+                tables.qos,
+                tables.publications,
+            ):
                 connection.execute(sa.delete(table).where(table.c.tenant == tenant))
             connection.execute(sa.delete(tables.tenants).where(tables.tenants.c.name == tenant))
             self.note(connection, who, "tenant delete", tenant)
+
+    def revoke_grants(self, who: Who, tenant: str) -> float:
+        """Take back all grants on a tenant's models: edges believe those from now on only, as soon as they hear of it.
+
+        Devices ask for another and get one, unless their tokens were revoked before. Returns since when. Raises NotFound.
+        """
+        now, t = self.clock(), tables.tenants
+        with self.changing() as connection:
+            tenant_exists(connection, tenant)
+            connection.execute(sa.update(t).where(t.c.name == tenant).values(grants_from_s=now))
+            self.note(connection, who, "grants revoke", tenant)
+        return now
 
     def keys(self, tenant: str) -> tuple[PublicKey, ...]:
         """Keys that are believed on a tenant's bundles: the hub's own, which signs what it wraps, then those registered."""

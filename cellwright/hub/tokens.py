@@ -32,8 +32,11 @@ class Tokens(Core):
             NotFound: there is no such tenant.
             HubRefused: the scope operator for another tenant than the operator.
         """
-        if "operator" in form.scopes and tenant != OPERATOR:
-            raise HubRefused(f"scope operator is for tokens of the tenant '{OPERATOR}', found one of '{tenant}'")
+        if tenant != OPERATOR and (above := {"operator", "edge"} & set(form.scopes)):
+            raise HubRefused(
+                f"scope {min(above)} is for tokens of the tenant '{OPERATOR}', found one of '{tenant}': an edge holds what all tenants "
+                "place on it"
+            )
         id_ = secrets.token_hex(8)
         token = f"cwh_{id_}_{secrets.token_urlsafe(_BYTES)}"
         now = self.clock()
@@ -87,14 +90,18 @@ class Tokens(Core):
         now = self.clock()
         if row is None or not good or row["revoked_s"] is not None or (row["expires_s"] or now + 1) <= now:
             raise NotKnown(_WRONG)
-        _count(self, row["tenant"], Quota.model_validate_json(row["quota"]).requests_per_minute, now)
-        return Who(row["id"], row["tenant"], row["name"], frozenset(json.loads(row["scopes"])))
+        scopes = frozenset(json.loads(row["scopes"]))
+        if "edge" in scopes and row["tenant"] != OPERATOR:
+            raise NotKnown(_WRONG)  # made before edges were the operator's alone
+        account = f"{row['tenant']}/{row['id']}" if "edge" in scopes else row["tenant"]  # no edge uses up what others need
+        _count(self, account, Quota.model_validate_json(row["quota"]).requests_per_minute, now)
+        return Who(row["id"], row["tenant"], row["name"], scopes)
 
 
-def _count(core: Core, tenant: str, per_minute: int, now_s: float) -> None:
-    wait_s = core.meter.take(tenant, per_minute, now_s)
+def _count(core: Core, account: str, per_minute: int, now_s: float) -> None:
+    wait_s = core.meter.take(account, per_minute, now_s)
     if wait_s:
-        raise TooMany(f"tenant '{tenant}' may ask {per_minute} times a minute; come back in {wait_s:.1f} s", wait_s)
+        raise TooMany(f"tenant '{account}' may ask {per_minute} times a minute; come back in {wait_s:.1f} s", wait_s)
 
 
 def _token(row: sa.RowMapping) -> Token:

@@ -147,7 +147,19 @@ class Uploads(Intake):
             gone = list(connection.execute(sa.select(t.c.id).where(t.c.expires_s <= self.clock())).scalars())
         for id_ in gone:
             self._forget(id_)
-        return len(gone)
+        return len(gone) + self._sweep()
+
+    def _sweep(self) -> int:
+        """Delete files whose rows are gone, as a kill between the two leaves them; none is made while this transaction writes."""
+        places = [path for folder in ("uploads", "staging") for path in (self.folder / folder).glob("*")]
+        if not places:
+            return 0
+        with self.store.write() as connection:
+            open_ = set(connection.execute(sa.select(tables.uploads.c.id)).scalars())
+            nobodys = [path for path in places if path.name not in open_]
+            for path in nobodys:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return len(nobodys)
 
     def _refuse(self, who: Who, upload: Upload, reason: str) -> None:
         self._forget(upload.id)
@@ -188,8 +200,11 @@ class Arriving:
         self._path = hub.folder / "uploads" / upload.id
 
     def __enter__(self) -> Self:
-        with explained(self._path):
-            self._file = self._path.open("a+b")
+        try:
+            with explained(self._path):
+                self._file = self._path.open("r+b", buffering=0)  # one that was given up meanwhile is not made again
+        except FileNotFoundError:
+            raise NotFound("the upload was given up meanwhile, or its bytes are on another machine; begin again") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a kill lets go of it
             self.offset = os.fstat(self._file.fileno()).st_size
@@ -206,7 +221,7 @@ class Arriving:
             raise
         return self
 
-    def add(self, content: bytes) -> None:
+    def add(self, content: bytes | bytearray) -> None:
         """Append bytes.
 
         Raises:
@@ -217,24 +232,29 @@ class Arriving:
             self._hub._refuse(self._who, self.upload, "more bytes than announced")
             raise TooLarge(f"more than the {self.upload.form.bytes:,} bytes that were announced; the upload was thrown away")
         with explained(self._path):
-            self._file.write(content)
-            self._file.flush()
+            self._written(content)
         before, self.offset = self.offset, self.offset + len(content)
         self._state.update(content)
         if before < HEAD_BYTES:
             self._sniff()
+
+    def _written(self, content: bytes | bytearray) -> None:
+        self._file.seek(self.offset)
+        left = memoryview(content)
+        while left:
+            left = left[self._file.write(left) or 0 :]
 
     def finish(self) -> Release | None:
         """After the chunk: the release where the last byte is there, else None. Raises HubRefused."""
         if self.offset < self.upload.form.bytes:
             self._hub.prolong(self.upload.id)
             return None
+        self._hub.prolong(self.upload.id)  # it does not expire while it is checked
         os.fsync(self._file.fileno())
         return self._hub.finish_upload(self._who, self.upload, self._state)
 
     def _sniff(self) -> None:
-        self._file.seek(0)
-        head = self._file.read(HEAD_BYTES)
+        head = os.pread(self._file.fileno(), HEAD_BYTES, 0)
         try:
             member("cellwright.hub.formats", self.upload.form.format, what="format").sniff(head)
         except HubRefused as error:

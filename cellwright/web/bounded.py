@@ -1,8 +1,9 @@
-"""ASGI middleware: how large a body may be, and how long it may take to come."""
+"""ASGI middleware: how large a body may be, and how long it may take to come: each part of it, and all of it."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -11,9 +12,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cellwright.web.problems import problem
 
+PACE_BYTES_S = 16_384
+
 
 class Bounded:
-    """Bodies of at most `most_bytes`, declared or not, each part of which comes within `part_s`.
+    """Bodies of at most `most_bytes`, declared or not, each part of which comes within `part_s`; none comes slower than `PACE_BYTES_S`
+    but for the first `part_s`, so that bytes that trickle hold a connection no longer than silence does.
 
     `larger(scope)`: another bound for some requests (a chunk of an upload).
     """
@@ -35,13 +39,19 @@ class Bounded:
         await self._app(scope, self._counting(receive, most), send)
 
     def _counting(self, receive: Receive, most: int) -> Receive:
-        seen_bytes, coming = 0, True
+        seen_bytes, coming, waited_s = 0, True, 0.0
 
         async def counted() -> MutableMapping[str, Any]:
-            nonlocal seen_bytes, coming
+            nonlocal seen_bytes, coming, waited_s
+            asked_s = time.monotonic()
             message = await self._part(receive) if coming else await receive()
+            waited_s += time.monotonic() - asked_s  # for the sender alone, not for the disk
             coming = message.get("more_body", False)
             seen_bytes += len(message.get("body", b""))
+            if self._part_s is not None and coming and waited_s > self._part_s + seen_bytes / PACE_BYTES_S:
+                raise HTTPException(
+                    408, f"the body comes slower than {PACE_BYTES_S} bytes/s; send it again, or go on by a better line"
+                )
             if seen_bytes > most:
                 raise HTTPException(413, _words(most))
             return message

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 _START_S = 30.0
+_STALLED_S = 60.0  # for a part of an answer (1 MiB at most) to be taken
 _HEADERS_S = 10.0  # for the head of a request, from its first byte or the connection's beginning
 
 
@@ -48,6 +49,20 @@ class Service:
     name: str  # "the hub"
     error: type[CellwrightError]
     in_the_open: str = "tokens and models"  # what would cross the network unencrypted
+    on_stop: Callable[[], None] = lambda: None  # when it is told to stop: ends requests that would wait for long
+
+
+class Server(uvicorn.Server):
+    """Tells the service when it is to stop; running requests are then waited for."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, let requests end."""
+        self._on_stop()
+        await super().shutdown(sockets)
 
 
 class Impatient(H11Protocol):
@@ -63,9 +78,21 @@ class Impatient(H11Protocol):
         super().on_response_complete()
         self._arm()
 
+    def pause_writing(self) -> None:
+        """What is to be sent piles up: whoever does not take it in time is cut off (a slow reader holds a connection too)."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(_STALLED_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It was taken."""
+        self._stalled.cancel()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is waited for any more."""
         self._late.cancel()
+        if hasattr(self, "_stalled"):
+            self._stalled.cancel()
         super().connection_lost(exc)
 
     def _arm(self) -> None:
@@ -142,7 +169,7 @@ def _server(service: Service, where: Listening) -> tuple[uvicorn.Server, socket.
         ssl_context_factory=(lambda _config, _default: tls) if tls else None,
     )
     named = f"[{where.host}]" if ":" in where.host else where.host
-    return uvicorn.Server(config), listening, f"{'https' if tls else 'http'}://{named}:{listening.getsockname()[1]}"
+    return Server(config, service.on_stop), listening, f"{'https' if tls else 'http'}://{named}:{listening.getsockname()[1]}"
 
 
 def _listening(service: Service, where: Listening) -> socket.socket:

@@ -26,9 +26,9 @@ class Asking:
         """`ca`: certificate authority (PEM) of a hub whose certificate is not by a public one. Over https it is always checked."""
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        tls: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(ca)) if ca else self.url.startswith("https:")
+        self.tls: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(ca)) if ca else self.url.startswith("https:")
         timeout = httpx.Timeout(timeout_s) if timeout_s else _TIMEOUT
-        self.http = httpx.Client(base_url=self.url, headers=headers, verify=tls, timeout=timeout, trust_env=False)
+        self.http = httpx.Client(base_url=self.url, headers=headers, verify=self.tls, timeout=timeout, trust_env=False)
 
     def _get(self, path: str, kind: type[_Form], params: Mapping[str, str] | None = None) -> _Form:
         return self._parsed(self._send("GET", path, params=dict(params or {})), kind)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cellwright.errors import EdgeError, HubError
 from cellwright.hub import contract as c
 from cellwright.hub.doors.base import Asking, owned, query
+
+if TYPE_CHECKING:
+    from cellwright.edge.download import Download
 
 
 class Models(Asking):
@@ -54,17 +60,28 @@ class Models(Asking):
             HubError: the connection broke, or the bytes are others than the release names.
         """
         from cellwright.bundle.manifest import Descriptor
-        from cellwright.edge.download import Download
 
         release = self.release(model, version, owner=owner)
-        fetching = Download(self.http, self.url)
-        for file in release.files:
-            if (folder / file.path).is_file() or not c.safe_path(file.path):
-                continue
-            described = Descriptor(mediaType=file.media_type, digest=f"sha256:{file.sha256}", size=file.bytes)
-            where = f"/v1/models/{model}/versions/{version}/files/{file.path}{query(owner)}"
-            try:
-                fetching.blob(where, folder / f".{file.sha256}.part", described, file.path, folder / file.path)
-            except EdgeError as error:
-                raise HubError(str(error)) from error
+        with self._download() as fetching:
+            for file in release.files:
+                if (folder / file.path).is_file() or not c.safe_path(file.path):
+                    continue
+                described = Descriptor(mediaType=file.media_type, digest=f"sha256:{file.sha256}", size=file.bytes)
+                where = f"/v1/models/{model}/versions/{version}/files/{file.path}{query(owner)}"
+                try:
+                    fetching.blob(where, folder / f".{file.sha256}.part", described, file.path, folder / file.path)
+                except EdgeError as error:
+                    raise HubError(str(error)) from error
         return release
+
+    @contextmanager
+    def _download(self) -> Iterator[Download]:
+        """Over a plain socket, which costs a quarter of what httpx does for each byte."""
+        from cellwright.edge.download import Download
+        from cellwright.edge.wire import Link
+
+        link = Link(self.url, headers={"Authorization": self.http.headers.get("Authorization", "")}, tls=self.tls)
+        try:
+            yield Download(link)
+        finally:
+            link.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +15,8 @@ from cellwright.hub import contract as c
 from cellwright.hub.doors.models import Models
 from cellwright.hub.refusals import Conflict, NotFound, TooMany
 
-CHUNK_BYTES = 8 * 1024**2
+CHUNK_BYTES = 64 * 1024**2  # in one request; the hub keeps what has come of it when the line breaks
+_PIECE_BYTES = 1 << 18  # read and sent at once
 ATTEMPTS = 6  # in a row that bring nothing
 TUS = {"Tus-Resumable": "1.0.0"}
 _PAUSE_S = 0.2
@@ -31,9 +33,18 @@ class _Sending:
     offset: int
     chunk_bytes: int
 
-    def chunk(self) -> bytes:
+    @property
+    def size(self) -> int:
+        """Bytes of the next chunk."""
+        return min(self.chunk_bytes, self.form.bytes - self.offset)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The next chunk, in pieces: a socket copies what it could not send at once."""
         self.file.seek(self.offset)
-        return self.file.read(min(self.chunk_bytes, self.form.bytes - self.offset))
+        left = self.size
+        while left and (piece := self.file.read(min(_PIECE_BYTES, left))):
+            left -= len(piece)
+            yield piece
 
 
 class Uploads(Models):
@@ -67,9 +78,12 @@ class Uploads(Models):
         """Begin an upload (`upload` does, and sends the bytes)."""
         return self._parsed(self._send("POST", "/v1/uploads", json=form.model_dump(mode="json"), headers=TUS), c.Upload)
 
-    def send_chunk(self, id_: str, offset: int, content: bytes, *, timeout_s: float = _CHUNK_S) -> int:
-        """Send bytes from `offset` on; the offset after them. Raises Conflict where the hub is at another."""
+    def send_chunk(
+        self, id_: str, offset: int, content: bytes | Iterator[bytes], *, size: int | None = None, timeout_s: float = _CHUNK_S
+    ) -> int:
+        """Send bytes from `offset` on (`size`: of an iterator); the offset after them. Raises Conflict where the hub is at another."""
         headers = {**TUS, "Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
+        headers |= {} if size is None else {"Content-Length": str(size)}
         timeout = httpx.Timeout(timeout_s, connect=5.0)
         answer = self._raw("PATCH", f"/v1/uploads/{id_}", content=content, headers=headers, timeout=timeout)
         return int(answer.headers["Upload-Offset"])
@@ -95,10 +109,11 @@ class Uploads(Models):
         raise self._unreachable(broken) from broken
 
     def _sent(self, sending: _Sending) -> bool:
-        content = sending.chunk()
-        last = sending.offset + len(content) >= sending.form.bytes
+        size = sending.size
+        last = sending.offset + size >= sending.form.bytes
+        timeout_s = _FINISH_S if last else _CHUNK_S
         try:
-            sending.offset = self.send_chunk(sending.id, sending.offset, content, timeout_s=_FINISH_S if last else _CHUNK_S)
+            sending.offset = self.send_chunk(sending.id, sending.offset, sending.pieces(), size=size, timeout_s=timeout_s)
         except Conflict:
             now = self.upload_offset(sending.id)
             if now == sending.offset:

@@ -87,8 +87,13 @@ def _place(name: str, entry: Any) -> tuple[int, int, str]:
         raise _broken(f"tensor '{name[:80]}' is of the unknown type {str(entry['dtype'])[:20]}")
     bits = math.prod(shape) * _BITS[entry["dtype"]]
     if bits % 8 or offsets[1] - offsets[0] != bits // 8:
-        raise _broken(f"tensor '{name[:80]}' takes {offsets[1] - offsets[0]} bytes, its type and shape {bits / 8:g}")
+        raise _broken(f"tensor '{name[:80]}' takes {offsets[1] - offsets[0]} bytes, its type and shape {_bytes_of(bits)}")
     return offsets[0], offsets[1], name
+
+
+def _bytes_of(bits: int) -> str:
+    """In words; a shape may multiply to more digits than anybody reads, or a float holds."""
+    return f"{bits // 8}" if bits < 1 << 66 else "more than any file has"
 
 
 def _naturals(values: Any) -> bool:
