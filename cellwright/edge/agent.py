@@ -28,12 +28,13 @@ import httpx
 
 from cellwright.edge import power
 from cellwright.edge.download import Download
-from cellwright.edge.library import Library, Want
+from cellwright.edge.library import Library
 from cellwright.edge.outbox import Outbox
 from cellwright.edge.pulling import pull
 from cellwright.edge.stopping import Stopping
 from cellwright.edge.uses import Key
-from cellwright.errors import BundleError, CellwrightError, HubError, HubRefused, WorkspaceError
+from cellwright.edge.wants import Want
+from cellwright.errors import CellwrightError, HubError, HubRefused, WorkspaceError
 from cellwright.hub.client import HubClient
 from cellwright.hub.contract import MOST_REPORTS, Desired, Edge, EdgeForm, FetchReport, Heartbeat, Held, Location, QosRecord
 
@@ -91,6 +92,7 @@ class Agent:
         self._energy = energy
         self._power: power.Power | None = None
         self._away = ""  # why the hub cannot be reached
+        self._stuck = ""  # why the store cannot be brought up to date
         self._skew_s = 0.0
         self._effective = 0  # revision that is in effect
         self.url = hub.url or ""
@@ -117,6 +119,8 @@ class Agent:
             found.append(f"disk full: {len(self._no_room)} versions are not held{names}")
         if self._away:
             found.append("the hub is away; what is held is served" if public else f"the hub is away: {self._away}")
+        if self._stuck:
+            found.append("the store cannot be brought up to date" + ("" if public else f": {self._stuck}"))
         if abs(self._skew_s) > _MOST_SKEW_S:
             found.append(f"the clock is {self._skew_s:+.0f} s off the hub's, by which grants are dated; set it")
         failing = {key: tries.why for key, tries in self._tries.items() if tries.failures}
@@ -189,8 +193,10 @@ class Agent:
                 await asyncio.to_thread(self.library.damaged)
                 waiting = waiting and await asyncio.to_thread(self.library.settle)
                 self._start_pulls(await asyncio.to_thread(self.library.lacking))
-            except (CellwrightError, OSError) as error:
-                log.warning("the store cannot be brought up to date: %s", error)
+                self._stuck = ""
+            except Exception as error:  # whatever it is: an agent that has died holds its edge at what it was for ever
+                self._stuck = f"{error or type(error).__name__}"[:300]
+                log.exception("the store cannot be brought up to date")
 
     def _start_pulls(self, lacking: list[Want]) -> None:
         now_s, state = time.monotonic(), self.library.desired
@@ -215,9 +221,12 @@ class Agent:
             self._no_room[want.key] = str(error)
             self._failed(want.key, "", self.pace.longest_pause_s)
             log.warning("%s", error)
-        except (CellwrightError, OSError) as error:
+        except CellwrightError as error:
             self._failed(want.key, str(error), 0.0)
             log.warning("%s was not fetched: %s", want.key, error)
+        except Exception as error:  # as above
+            self._failed(want.key, f"{error or type(error).__name__}", 0.0)
+            log.exception("%s was not fetched", want.key)
         else:
             self._tries.pop(want.key, None)
             self._no_room.pop(want.key, None)
@@ -287,7 +296,7 @@ class Agent:
         )
         self._counts.subtract(counts)
         self._counts = +self._counts
-        self._skew_s = answer.clock_skew_s
+        self._skew_s, self._away = answer.clock_skew_s, ""
 
     async def _reports(self) -> None:
         await self._again_and_again(self._forward)
@@ -337,12 +346,15 @@ class Agent:
             started = time.monotonic()
             try:
                 await work()
-            except (CellwrightError, httpx.HTTPError, ValueError, OSError) as error:
+            except (httpx.HTTPError, HubError) as error:
                 failures = 1 if time.monotonic() - started > self.pace.longest_pause_s else failures + 1
                 if not self._away:
-                    log.warning("the hub: %s", error or type(error).__name__)
-                if isinstance(error, httpx.HTTPError | HubError | BundleError):
-                    self._away = f"{error or type(error).__name__}"[:300]
+                    log.warning("the hub is away: %s", error or type(error).__name__)
+                self._away = f"{error or type(error).__name__}"[:300]
+            except Exception as error:  # as in _work
+                failures += 1
+                self._stuck = f"{error or type(error).__name__}"[:300]
+                log.exception("the agent failed and goes on")
             await asyncio.sleep(self._pause_s(failures))
 
     def _pause_s(self, failures: int) -> float:

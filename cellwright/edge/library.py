@@ -13,7 +13,6 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from cellwright.edge.patches import Patches
 from cellwright.edge.pulling import Order
 from cellwright.edge.shelves import Shelves
 from cellwright.edge.uses import Key, Uses
+from cellwright.edge.wants import Want, challenger_of, wants_of
 from cellwright.errors import BundleError, WorkspaceError
 from cellwright.files import write_text
 from cellwright.hub.contract import Desired, DesiredModel
@@ -40,19 +40,6 @@ class Keeping:
     disk_bytes: int = 20 * 1024**3  # budget of all tenants' versions and patches
     policy: str = "popularity"  # of eviction
     linger_s: float = 30.0  # a version that is not wanted any more goes once nobody has used it for so long
-
-
-@dataclass(frozen=True)
-class Want:
-    """A version that shall be held."""
-
-    key: Key
-    digest: str
-    bytes: int
-    pinned: bool
-    priority: int
-    latest: bool
-    tried: bool
 
 
 @dataclass(frozen=True)
@@ -104,7 +91,7 @@ class Library:
         """What shall be held, the most urgent first."""
         state = self.desired
         models = [(t.tenant, m) for t in (state.tenants if state else ()) for m in t.models]
-        found = [want for tenant, model in models for want in _wants(tenant, model)]
+        found = [want for tenant, model in models for want in wants_of(tenant, model)]
         return sorted(found, key=lambda w: (not w.pinned, -w.priority, not w.latest, w.bytes, w.key))
 
     def wanted(self, tenant: str, model: str, version: str) -> Want | None:
@@ -243,7 +230,7 @@ class Library:
         if latest is None:
             return  # what serves goes on serving until it is here
         tried, now = store.trial(folder, model.name), store.pointer(folder, model.name)
-        challenger = _challenger(model)
+        challenger = challenger_of(model)
         if tried is not None and (challenger is None or challenger[0] != tried.version):
             store.end_trial(folder, model.name, promote=tried.version == model.latest)
             tried, now = None, store.pointer(folder, model.name)
@@ -303,23 +290,6 @@ class Library:
             self.shelves.drop(tenant)
         if gone:
             self.shelves.refresh()
-
-
-def _wants(tenant: str, model: DesiredModel) -> Iterable[Want]:
-    challenger = _challenger(model)
-    for v in model.versions:
-        tried = challenger is not None and challenger[0] == v.version
-        latest = v.version == model.latest
-        yield Want(Key(tenant, model.name, v.version), v.digest, v.bytes, v.pinned, model.priority, latest, tried)
-
-
-def _challenger(model: DesiredModel) -> tuple[str, float] | None:
-    """The version on trial and its weight: the canary, else whichever other version has the largest share."""
-    others = {v.version: v.weight for v in model.versions if v.version != model.latest}
-    if model.canary in others:
-        return str(model.canary), others[str(model.canary)]
-    largest = max(others, key=lambda version: (others[version], version), default=None)
-    return (largest, others[largest]) if largest is not None and others[largest] > 0 else None
 
 
 def _bytes(manifest: Manifest) -> int:
