@@ -6,6 +6,7 @@ Either way the transfer goes on whatever the network says; what it said, and how
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,11 +25,13 @@ from cellwright.hub.contract import FetchReport, FetchReports
 if TYPE_CHECKING:
     import ssl
 
+    from cellwright.qos.client import QodClient
     from cellwright.qos.forms import Device
     from cellwright.qos.session import Session
 
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 _GONE = frozenset({404, 405})
+_LEAVE_S = 2.0  # an edge that was left is waited for so long, once the transfer is over; it forgets the device by itself too
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,13 @@ def by_device(network: Network, edge_url: str, needed_bytes: int, deadline_s: fl
     with QodClient(network.url, network.token, journal=journal) as client:
         duration_s = chosen.duration_s
         with client.session(network.device, address, chosen.name, duration_s, app_server_ports=ports) as session:
-            yield lambda: _told(session)
+            yield lambda: _told(client, session)
 
 
-def _told(session: Session) -> Quality:
+def _told(client: QodClient, session: Session) -> Quality:
+    """How the session stands by the network's own word of now; by its last one where it cannot be asked."""
+    with suppress(QosError):
+        client.refresh(session)
     return Quality(
         state=str(session.state), why=session.why[:500], profile=session.profile, session=str(session.id) if session.id else None
     )
@@ -112,10 +118,15 @@ class Presence:
         self.notes: list[str] = []
         self._arrival, self._tls = arrival, tls
         self._at: tuple[Stop, Arrived] | None = None
+        self._leaving: list[threading.Thread] = []
         self.route: Route | None = None
 
     def announce(self, stop: Stop) -> None:
-        """The device is at `stop` from now on."""
+        """The device is at `stop` from now on; the edge before need not keep a session for it any longer."""
+        if self._at is not None:
+            leaving = threading.Thread(target=self._leave, args=self._at, name="leave", daemon=True)
+            leaving.start()  # that edge may be out of reach already: nobody waits for it here
+            self._leaving.append(leaving)
         answer = self._send(stop, "POST", ARRIVALS, self._arrival.model_dump(mode="json"))
         self._at = (stop, answer) if answer is not None else None
 
@@ -131,8 +142,13 @@ class Presence:
 
     def report(self, stop: Stop, report: FetchReport) -> bool:
         """Hand a report to an edge, which passes it on; whether it took it."""
+        for leaving in self._leaving:
+            leaving.join(_LEAVE_S)
         body = FetchReports(reports=(report,)).model_dump(mode="json")
         return self._exchange(stop, "POST", FETCHES, body) is not None
+
+    def _leave(self, stop: Stop, arrived: Arrived) -> None:
+        self._exchange(stop, "DELETE", f"{ARRIVALS}/{arrived.id}", None)
 
     def _send(self, stop: Stop, method: str, path: str, body: dict[str, Any] | None) -> Arrived | None:
         content = self._exchange(stop, method, path, body)
