@@ -35,6 +35,9 @@ class Acceleration:
     """Sessions at one network. Everything waits for the network: call it in threads."""
 
     def __init__(self, access: NetworkAccess) -> None:
+        import cellwright.qos.client  # now, so that the first device does not wait for it
+        import cellwright.qos.profiles  # noqa: F401
+
         self._access = access
         self._lock = threading.Lock()
         self._client: QodClient | None = None

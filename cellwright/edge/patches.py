@@ -155,7 +155,8 @@ class Patches:
             try:
                 self._make(pair)
             except (OSError, subprocess.SubprocessError) as error:
-                log.warning("no patch for %s of %s: %s", pair.model, pair.owner, error)
+                if not self._closed:
+                    log.warning("no patch for %s of %s: %s", pair.model, pair.owner, error)
             finally:
                 self._queued.discard(pair)
 
