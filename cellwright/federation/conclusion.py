@@ -6,9 +6,8 @@ M.3387 8.4.2, 9.1, 9.5.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cellwright.errors import FederationError
 from cellwright.federation.audit.chain import verify_log
@@ -16,30 +15,14 @@ from cellwright.federation.costs import PHASES
 from cellwright.federation.federate import JOB, RESULT, ROUNDS, Bed, covered, fmlms, wall_s
 from cellwright.federation.initial import Table, forecaster, table_of
 from cellwright.federation.node_meter import J_PER_KWH, power
+from cellwright.federation.owner_results import energy, owner_results
 from cellwright.federation.planning import Plan, told
-from cellwright.federation.quality.incentive import Incentive, Spending
-from cellwright.federation.results import Federated, OwnerResult, OwnerRound, Part, Round
+from cellwright.federation.results import Federated, Part, Round
 from cellwright.federation.rounds import Outcome
 from cellwright.files import write_text
-from cellwright.results import EnergyReading, Reading
 
 if TYPE_CHECKING:
     from cellwright.forecaster import Forecaster
-
-METER = "each owner's CPU-seconds × watts of a busy core of its machine"
-
-
-@dataclass(frozen=True)
-class _Spent:
-    """What one owner did over all rounds."""
-
-    rounds: int
-    cpu_s: float
-    energy_j: float | None
-    source: Literal["measured", "modelled", "constant"] | None
-    co2_g: float | None
-    up_bytes: int
-    down_bytes: int
 
 
 def conclude(bed: Bed, made: Plan, outcome: Outcome) -> tuple[Federated, Forecaster | None]:
@@ -59,7 +42,7 @@ def _result(bed: Bed, made: Plan, outcome: Outcome) -> Federated:
 
     f = bed.params.federation
     made_rule = rule(bed.rule, f.rule_options)
-    owners = _owners(bed, made, outcome)
+    owners = owner_results(bed, made, outcome, others=covered(bed, made), scalers=pooled(bed, made, outcome))
     last = outcome.rounds[-1] if outcome.rounds else None
     tested = [e for e in outcome.evaluations.values() if e.count]
     measured = [r for r in outcome.rounds if r.validation_loss is not None]
@@ -91,7 +74,7 @@ def _result(bed: Bed, made: Plan, outcome: Outcome) -> Federated:
         down_bytes=sum(o.down_bytes for o in owners),
         seconds=sum(r.seconds for r in outcome.rounds),
         wall_s=wall_s(bed),
-        energy=_energy(owners, wall_s(bed)),
+        energy=energy(owners, wall_s(bed)),
         parts=tuple(_parts(bed, outcome)),
         contribution_of="1 − AUC" if f.task == "classification" else "MAE",
         topology=outcome.topology.model_dump(mode="json"),
@@ -166,7 +149,7 @@ def pooled(bed: Bed, made: Plan, outcome: Outcome) -> dict[str, str]:
         answered = outcome.deployed.get(owner)
         if answered is not None and answered.values.get("empty") is True:
             continue  # there is nothing to know
-        if not set(_of(bed, owner)) <= known:
+        if not set(bed.sites_of(owner)) <= known:
             found[owner] = outcome.uncovered.get(owner) or outcome.lost.get(owner) or "it told no scaler"
     return found
 
@@ -185,88 +168,6 @@ def _sites(outcome: Outcome) -> set[str]:
     return {site for table in tables if table is not None for site in table.sites}
 
 
-def _of(bed: Bed, owner: str) -> list[str]:
-    return [bed.panel.schema.sites[i] for i in bed.groups.get(owner, ())]
-
-
-def _owners(bed: Bed, made: Plan, outcome: Outcome) -> list[OwnerResult]:
-    lines: dict[str, list[OwnerRound]] = {owner: [] for owner in made.owners}
-    for record in outcome.rounds:
-        for entry in record.owners:
-            lines.setdefault(entry.owner, []).append(entry)
-    rewards = _rewards(bed, outcome, {owner: _spent(entries) for owner, entries in lines.items()})
-    took_part, scalers = frozenset(lines), pooled(bed, made, outcome)
-    found = []
-    for owner in sorted(took_part | set(covered(bed, made))):
-        result = _owner(bed, owner, lines.get(owner, []), outcome, rewards)
-        found.append(result.model_copy(update={"trained": owner in took_part, "scaler": scalers.get(owner, "")}))
-    return found
-
-
-def _owner(bed: Bed, owner: str, lines: Sequence[OwnerRound], outcome: Outcome, rewards: Mapping[str, float]) -> OwnerResult:
-    evaluation, given, spent = outcome.evaluations.get(owner), outcome.contributions.get(owner), _spent(lines)
-    return OwnerResult(
-        owner=owner,
-        sites=_of(bed, owner),
-        examples=max((line.examples for line in lines), default=0),
-        rounds=spent.rounds,
-        mae=evaluation.mae if evaluation else None,
-        contribution=given.shapley if given else None,
-        contribution_loo=given.leave_one_out if given else None,
-        reward=rewards.get(owner),
-        reliability=outcome.reliability.get(owner, 1.0),
-        cpu_s=spent.cpu_s,
-        energy_j=spent.energy_j,
-        energy_source=spent.source,
-        co2_g=spent.co2_g,
-        up_bytes=spent.up_bytes,
-        down_bytes=spent.down_bytes,
-    )
-
-
-def _spent(lines: Sequence[OwnerRound]) -> _Spent:
-    joules = [line.energy_j for line in lines if line.energy_j is not None]
-    grams = [line.co2_g for line in lines if line.co2_g is not None]
-    return _Spent(
-        rounds=sum(line.outcome in ("counted", "late") for line in lines),
-        cpu_s=math.fsum(line.cpu_s for line in lines),
-        energy_j=math.fsum(joules) if joules else None,
-        source=next((line.energy_source for line in lines if line.energy_source), None),
-        co2_g=math.fsum(grams) if grams else None,
-        up_bytes=sum(line.up_bytes for line in lines),
-        down_bytes=sum(line.down_bytes for line in lines),
-    )
-
-
-def _rewards(bed: Bed, outcome: Outcome, spent: Mapping[str, _Spent]) -> dict[str, float]:
-    """By contribution, work and reliability (quality/incentive.py); nothing where contribution was not measured."""
-    if not outcome.contributions:
-        return {}
-    gains = {owner: outcome.contributions[owner].shapley if owner in outcome.contributions else 0.0 for owner in spent}
-    put_in = {owner: Spending(s.cpu_s, s.energy_j, s.up_bytes + s.down_bytes) for owner, s in spent.items()}
-    return Incentive(pot=bed.params.federation.reward_pot).rewards(gains, put_in, outcome.reliability)
-
-
-def _energy(owners: Sequence[OwnerResult], wall: float) -> EnergyReading | None:
-    """All owners together; None: nobody told."""
-    joules = [o.energy_j for o in owners if o.energy_j is not None]
-    grams = [o.co2_g for o in owners if o.co2_g is not None]
-    if not joules:
-        return None
-    unknown = Reading(energy_j=None, source=None)
-    return EnergyReading(
-        cpu=Reading(energy_j=math.fsum(joules), source=next((o.energy_source for o in owners if o.energy_source), None)),
-        ram=unknown,
-        gpu=unknown,
-        duration_s=wall,
-        cpu_s=math.fsum(o.cpu_s for o in owners),
-        idle_w=None,
-        co2_g=math.fsum(grams) if grams else None,
-        shared=False,
-        meter=METER,
-    )
-
-
 def _forecaster(bed: Bed, made: Plan, outcome: Outcome) -> Forecaster | None:
     """One forecaster for all sites, where the owners' scalers may leave them and all end with the same model.
 
@@ -277,13 +178,13 @@ def _forecaster(bed: Bed, made: Plan, outcome: Outcome) -> Forecaster | None:
     if not _published(bed, outcome):
         return None
     tables: list[Table] = []
-    empty = [site for owner in pooled(bed, made, outcome) for site in _of(bed, owner)]
+    empty = [site for owner in pooled(bed, made, outcome) for site in bed.sites_of(owner)]
     for owner, reply in outcome.deployed.items():
         table = table_of(reply)
         if table is not None:
             tables.append(table)
         elif reply.values.get("empty") is True:
-            empty += _of(bed, owner)
+            empty += bed.sites_of(owner)
     task = task_for(bed.params, bed.panel.schema, bed.key, made.name, kind=bed.params.federation.task)
     try:
         return forecaster(task, outcome.arrays, tables, bed.panel.schema, key=bed.key, empty=empty)

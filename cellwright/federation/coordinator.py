@@ -15,40 +15,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellwright.errors import FederationError
-from cellwright.federation import messages
 from cellwright.federation.aggregation._contract import Rule
+from cellwright.federation.budgets import Budgets
 from cellwright.federation.collecting import Collected, Collector, Turn
 from cellwright.federation.combining import Combiner
 from cellwright.federation.compression._contract import Codec
 from cellwright.federation.contract import Arrays, Channel, Parcel, Task, Update, Value
 from cellwright.federation.costs import Costs
-from cellwright.federation.covering import Covered, cover
-from cellwright.federation.crew import Crew, Rebuild, peers, pruned
+from cellwright.federation.crew import Crew, Rebuild, pruned
 from cellwright.federation.deployment import Deployment
+from cellwright.federation.finishing import Finishing
 from cellwright.federation.gathering import Gatherer
 from cellwright.federation.judging import NOTHING_TOLD, Judge, Total, total
 from cellwright.federation.keeping import Keeper
 from cellwright.federation.ledger import Ledger
 from cellwright.federation.management.records import Topology
-from cellwright.federation.owner_kit import SHARES
 from cellwright.federation.pacing import Pacing
 from cellwright.federation.post import Post
-from cellwright.federation.privacy._budget import most_spent, over_budget
-from cellwright.federation.privacy._contract import Mechanism, Participation
+from cellwright.federation.privacy._budget import most_spent
+from cellwright.federation.privacy._contract import Mechanism
 from cellwright.federation.progress import Progress
 from cellwright.federation.results import Round
-from cellwright.federation.rounds import Guarded, Outcome, Pause, Quality, Rounds, Status
+from cellwright.federation.rounds import Guarded, Outcome, Pause, Quality, Rounds
 from cellwright.federation.sealed_sum import check_rule, sealing
+from cellwright.federation.steering import Steering
 
 if TYPE_CHECKING:
     from cellwright.federation.audit.auditor import Auditor
     from cellwright.federation.audit.signing import Signer
     from cellwright.federation.data.at_rest import AtRest
 
-UNDECIDED = (
-    "the owners' errors are without the noise of the average, so that nothing is decided by them: no patience, no target, no halving; the "
-    "last model is kept"
-)
 _SHORT = 3  # rounds in a row with too few updates, after which it is no use to go on
 _FOR_SUMS = ("fedavg", "fedprox", "fedadam", "fedyogi", "personalised")  # named where another rule meets a sealed sum
 
@@ -102,22 +98,22 @@ class Coordinator:
         """
         self.channel, self.task, self.rule, self.settings = channel, task, rule, settings
         self.mechanisms, self.auditor, self.quality = tuple(mechanisms), auditor, quality
-        self.on_round, self.between, self.observe, self.align = on_round, between, observe, align
+        self.on_round, self.between, self.align = on_round, between, align
         self._seal = sealing(self.mechanisms)
         if self._seal is not None:
             check_rule(rule, self._seal, _FOR_SUMS)
         self._combiner = Combiner(rule, self.mechanisms, settings.seed)
-        if self._combiner.finishers:
-            self.observe = None
-            if settings.target_mse is not None:
-                raise FederationError(
-                    f"federation.target_mse is {settings.target_mse:g}, but under {self._combiner.finishers[0].title} no error decides "
-                    "anything: the owners' are without its noise; unset it"
-                )
+        if self._combiner.finishers and settings.target_mse is not None:
+            raise FederationError(
+                f"federation.target_mse is {settings.target_mse:g}, but under {self._combiner.finishers[0].title} no error decides "
+                "anything: the owners' are without its noise; unset it"
+            )
+        self.observe = None if self._combiner.finishers else observe
         self._post = Post(channel, sender=topology.coordinator, request=task.request, signer=signer, auditor=auditor)
         self.costs = costs or Costs()
         self.costs.auditor = lambda: self._post.auditor_cpu_s
         self._judge = Judge(self._post, rule)
+        self._steering = Steering(rule, settings, noisy=bool(self._combiner.finishers))
         self._gatherer = Gatherer(self._post, rule, codec, self.mechanisms, Pacing.reported(speeds or {}))
         self._first, self._rebuild = topology, rebuild or pruned(topology)
         self._told, self._covered = dict(deploy or {}), tuple(covered)
@@ -139,7 +135,7 @@ class Coordinator:
                 if pause.kind == "pause":
                     progress.paused = True
                     self._keep()
-                    return self._outcome("paused", pause.reason, progress.current)
+                    return self._finishing().paused(pause.reason)
                 if pause.topology is None:
                     progress.end("stopped", pause.reason)
                 else:
@@ -147,7 +143,7 @@ class Coordinator:
             if progress.ended is None:
                 with self.costs.during("training"):
                     self._round()
-        return self._finish()
+        return self._finishing().outcome()
 
     def error(self, arrays: Arrays) -> float | None:
         """Error of weights over all owners' validation spans, judged by the owners: MAE, raw units; of a classification 1 − AUC.
@@ -188,6 +184,7 @@ class Coordinator:
         self._deployment = Deployment(
             self.task, self._told, self._gatherer, self.crew, self.progress, self._rebuild, s.deadline_s, self.costs
         )
+        self._budgets = Budgets(self.mechanisms, s, self.progress, self.crew)
         self.rule.bind(self.task)
         self.rule.place(self.crew.topology.regions)
         if saved is not None:
@@ -198,7 +195,7 @@ class Coordinator:
             self._align(self.align)
         self.crew.check(s.least_owners)
         if saved is not None:
-            self._account_interrupted()
+            self._budgets.count_interrupted()
             self._keeper.resume(saved, self.crew)
         self.progress.paused = False
         self._keep()
@@ -226,10 +223,10 @@ class Coordinator:
         local = replace(s.local, learning_rate=p.learning_rate)
         turn = Turn(p.round + 1, p.current, local, self.rule.deadline_s(s.deadline_s), ledger, p.latest)
         self._gatherer.forget(turn.deadline_s)
-        if not self._affordable(turn):
+        if not self._budgets.allow(turn):
             return
         collected = self._collect(turn)
-        self._account(turn, collected)
+        self._budgets.count(turn, collected)
         events += [*collected.events, *self._expelled(collected)]
         self._deployment.notice(events, ledger)
         if self.rule.timing != "asynchronous":
@@ -245,15 +242,10 @@ class Coordinator:
 
     def _collect(self, turn: Turn) -> Collected:
         if self._seal is not None:
-            return self._collector.sealed(turn, self._seal, partial(self._once_more, turn))
+            return self._collector.sealed(turn, self._seal, partial(self._budgets.once_more, turn))
         if self.rule.timing == "asynchronous":
             return self._collector.as_they_come(turn)
         return self._collector.together(turn)
-
-    def _once_more(self, turn: Turn, failed: Collected) -> bool:
-        """Whether a sealed sum that failed may be tried again: the one that failed counts, and the budget must allow another."""
-        self._account(turn, failed)
-        return not over_budget(self.mechanisms, self._participation(turn.round, failed.asked, turn.local.steps))
 
     def _expelled(self, collected: Collected) -> list[str]:
         """Nodes that spoilt a sealed sum are asked no more; those that only fell silent may do better in the next round."""
@@ -361,123 +353,16 @@ class Coordinator:
 
     def _decide(self, record: Round, judged: Total, *, counted: bool) -> str:
         """Keep the best, patience and target; then quality management (M.3387 9.5). Says what was decided."""
-        p, s, words = self.progress, self.settings, list[str]()
-        if self._combiner.finishers:  # errors carry none of the noise that the models do
-            if counted:
-                p.best = p.current
-            p.learning_rate *= s.lr_decay
-            return UNDECIDED if p.round == 1 else ""
-        if counted and judged.loss is not None:
-            state = {} if self.rule.one_model else {name: array.copy() for name, array in self.rule.state().items()}
-            words.append(p.judge(judged.loss, state, s))
-        p.learning_rate *= s.lr_decay
-        if s.target_mse is not None and judged.mse is not None and counted and judged.mse <= s.target_mse:
-            p.best, p.best_rule = p.current, {name: array.copy() for name, array in self.rule.state().items()}
-            p.end("target", f"the validation MSE is {judged.mse:.6g}, at most {s.target_mse:g} was asked for")
-        if self.rule.closed_form and counted:
-            p.end("converged", "a closed form is solved in one round")
+        p, words = self.progress, [self._steering.by_errors(self.progress, judged, counted=counted)]
+        if self._steering.noisy:
+            return words[0]
         if self.quality is not None:
             decision = self.quality.decide([*p.records, record])
-            words.append(decision.words)
-            p.learning_rate *= decision.rate_factor
-            p.rounds_allowed += decision.more_rounds
-            if decision.drop:
-                words.append(self._deployment.drop(decision.drop, decision.words or "quality management"))
-            if decision.stop is not None:
-                if decision.stop == "target":  # these weights reached it; those with the lowest loss may not
-                    p.best, p.best_rule = p.current, {name: array.copy() for name, array in self.rule.state().items()}
-                p.end(decision.stop, decision.words)
+            words += self._steering.follow(p, decision, self._deployment.drop)
         return "; ".join(w for w in words if w)
-
-    # -- privacy
-
-    def _affordable(self, turn: Turn) -> bool:
-        """Whether every privacy budget allows one more round; ends the training where one does not."""
-        why = over_budget(self.mechanisms, self._participation(turn.round, self.crew.peers(), turn.local.steps))
-        if why:
-            self.progress.end("privacy_budget", why)
-        return not why
-
-    def _account(self, turn: Turn, collected: Collected) -> None:
-        """Whoever was asked may have sent something, counted or not."""
-        if collected.asked:
-            steps = [e.steps for e in turn.ledger.entries.values()]
-            done = self._participation(turn.round, collected.asked, max([*steps, turn.local.steps]))
-            for mechanism in self.mechanisms:
-                mechanism.account(done)
-
-    def _account_interrupted(self) -> None:
-        """A round that was not kept to its end may have been released, all of it; it is done anew, with other noise."""
-        p = self.progress
-        done = self._participation(p.round + 1, self.crew.peers(), self.settings.local.steps)
-        if p.paused or p.ended is not None or p.round >= p.rounds_allowed or over_budget(self.mechanisms, done):
-            return  # none was begun
-        for mechanism in self.mechanisms:
-            mechanism.account_again(done)
-
-    def _participation(self, round_: int, owners: Sequence[str], steps: int) -> Participation:
-        """What is not known counts as the worst: an owner that has not told its windows, as one of a single window."""
-        asked = [owner for owner in owners if owner not in self.crew.empty]
-        examples = min((self.progress.examples.get(owner, 1) for owner in asked), default=1)
-        batch = self.settings.local.batch
-        return Participation(round_, len(asked), len(self.crew.peers()), steps, batch, max(1, examples))
 
     # -- the end
 
-    def _finish(self) -> Outcome:
-        p = self.progress
-        if self.rule.timing == "asynchronous" and self.rule.one_model:
-            self._settle()
-        if p.best and not self.rule.one_model:
-            self.rule.restore(p.best_rule)
-        return self._outcome(p.ended or "stopped", p.reason, p.best or p.current)
-
-    def _settle(self) -> None:
-        """Under an asynchronous rule errors lag behind the weights; in the end all owners judge the best and the last ones at once."""
-        p, here = self.progress, self.crew.peers()
-        if not p.best or p.best is p.current:
-            return
-        with self.costs.messages("test") as ledger:
-            kept, last = (
-                self._judge.judged(here, arrays, p.round, ledger, wait_s=self.settings.deadline_s)
-                for arrays in (p.best, p.current)
-            )
-        both = kept.keys() & last.keys()
-        best, now = (total(found[owner] for owner in sorted(both)).loss for found in (kept, last))
-        if best is not None and now is not None and now < best:
-            p.best, p.best_loss = p.current, now
-
-    def _outcome(self, status: Status, reason: str, arrays: Arrays) -> Outcome:
-        p, here = self.progress, self.crew.peers()
-        tested, covered = {}, Covered()
-        if status != "paused":
-            covered = self._cover()
-            asked = (*here, *sorted(covered.answers))
-            with self.costs.messages("test") as ledger:
-                tested = self._judge.judged(asked, arrays, p.round + 1, ledger, wait_s=self.settings.deadline_s, span="test")
-        reliable = self.auditor.reliability if self.auditor is not None else self._reliability
-        return Outcome(
-            arrays=arrays,
-            own={} if self.rule.one_model else {owner: self.rule.start_for(owner, arrays) for owner in here},
-            rounds=tuple(p.records),
-            status=status,
-            reason=reason,
-            evaluations=tested,
-            topology=self.crew.topology,
-            reliability={node: reliable(node) for node in sorted({*here, *self.crew.out()})},
-            lost=self.crew.out(),
-            deployed={**self._deployment.answers, **covered.answers},
-            uncovered=covered.missing,
-        )
-
-    def _cover(self) -> Covered:
-        """The scalers of owners that never took the task; only where one forecaster for all sites is to come of it."""
-        if not (self.rule.one_model and self._told.get(SHARES) is True):
-            return Covered()
-        wanted = ({*self._covered} | {*peers(self._first, layered=self.crew.layered)}) - self._deployment.answers.keys()
-        values = messages.deploy(self.task, **self._told).values
-        with self.costs.messages("deployment") as ledger:
-            return cover(self._post, wanted, values, ledger, round_=self.progress.round, wait_s=self.settings.deadline_s)
-
-    def _reliability(self, node: str) -> float:
-        return self.crew.reliability.get(node, 1.0)
+    def _finishing(self) -> Finishing:
+        parts = self.progress, self.crew, self._judge, self._deployment, self.costs
+        return Finishing(self.rule, self.settings, *parts, self._first, self._covered)

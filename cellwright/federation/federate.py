@@ -58,6 +58,10 @@ class Bed:
         """The candidate's."""
         return self.ws.candidate(self.key)
 
+    def sites_of(self, owner: str) -> list[str]:
+        """Names of an owner's sites; none of one that is not known."""
+        return [self.panel.schema.sites[i] for i in self.groups.get(owner, ())]
+
     @property
     def rule(self) -> str:
         parts = federated(self.key)
@@ -218,7 +222,10 @@ class Watch:
 
     def __init__(self, service: Fmlms, made: Plan, bed: Bed, say: Say, on_round: OnRound | None) -> None:
         self._service, self._request, self._bed, self._say, self._on_round = service, made.request, bed, say, on_round
-        self._began, self._looked = time.monotonic(), self._last()  # rounds before this one were told by the process that ran them
+        self._began, self._looked = (
+            time.monotonic(),
+            self._last(),
+        )  # rounds before this one were told by the process that ran them
 
     def on_round(self, record: Round) -> None:
         """A round has ended."""

@@ -9,9 +9,10 @@ from cellwright.errors import FederationError
 from cellwright.federation import privacy
 from cellwright.federation.aggregation import rule
 from cellwright.federation.compression import codec
-from cellwright.federation.coordinator import UNDECIDED, Coordinator
+from cellwright.federation.coordinator import Coordinator
 from cellwright.federation.quality.classification import BINS
 from cellwright.federation.runtimes.local import open_channel
+from cellwright.federation.steering import UNDECIDED
 
 
 def coordinator(toy, nodes, task=None, mechanisms=(), **settings):
