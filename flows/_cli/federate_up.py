@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,9 +58,8 @@ def up(
         typer.echo(f"coordinator {running.coordinator}")
         typer.echo(f"logs        {running.files.log('superlink').parent}")
         typer.echo(f"train       {_train(params, address, dataset, owners)}, in another terminal\nCtrl-C stops them.")
-        while True:
-            running.check()
-            time.sleep(1)
+        _until_stopped(running.check)
+    typer.echo("stopped: nothing is left running")
 
 
 def admit(
@@ -106,9 +106,8 @@ def node(
     peers = {other.owner: other.signing for other in others}
     with deployed.joined(files, owner, panel, at, ca=ca, coordinator=coordinator, peers=peers, energy=params.energy) as running:
         typer.echo(f"SuperNode   '{owner}' at {at}; log {running.log}\nCtrl-C stops it.")
-        while True:
-            running.check()
-            time.sleep(1)
+        _until_stopped(running.check)
+    typer.echo("stopped")
 
 
 def folder(ws: Workspace) -> Path:
@@ -143,6 +142,16 @@ def _train(params: Params, address: str | None, dataset: str | None, owners: int
     given += [f"federation.owners={owners}"] if owners and owners != params.federation.owners else []
     given += [f"federation.address={address}"] if address else []
     return " ".join(["cellwright federate", *([f"--dataset {dataset}"] if dataset else []), *(f"--set {one}" for one in given)])
+
+
+def _until_stopped(check: Callable[[], None]) -> None:
+    """Look after what runs until Ctrl-C, which is how it is meant to end."""
+    try:
+        while True:
+            check()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        typer.echo("stopping …")
 
 
 def _interrupted(_number: int, _frame: object) -> None:

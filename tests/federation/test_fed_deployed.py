@@ -1,7 +1,11 @@
 """The deployed runtime: certificates and keys, what goes wrong in words, and real SuperLinks and SuperNodes over TLS (slow)."""
 
+import os
+import signal
 import ssl
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import typer
 from cryptography import x509
@@ -375,6 +380,25 @@ def test_an_owner_is_not_admitted_with_other_keys_than_before(tmp_path: Path) ->
 
 
 # -- for real
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_ctrl_c_ends_a_superlink_well_and_leaves_nothing_running(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("dataset: city\n")
+    command = [sys.executable, "-m", "flows.cli", "federate", "up", "--owners", "0", "--address"]
+    command += [f"127.0.0.1:{servers.free_port()}"]
+    environment = {**os.environ, "CELLWRIGHT_ROOT": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
+        assert up.stdout is not None
+        assert any(line.startswith("Ctrl-C stops") for line in up.stdout)
+        family = psutil.Process(up.pid).children(recursive=True)
+        up.send_signal(signal.SIGINT)
+        told, complained = up.communicate()
+    assert (up.returncode, complained) == (0, "")
+    assert told.splitlines()[-1] == "stopped: nothing is left running"
+    assert family
+    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
 
 
 @pytest.mark.slow
