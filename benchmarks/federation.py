@@ -42,11 +42,13 @@ from cellwright.federation.audit.rules import Form, Rules
 from cellwright.federation.audit.signing import Signer, verify
 from cellwright.federation.contract import Arrays, Evaluation, Local, Node, NodeState, Parcel, Task, Update, Usage
 from cellwright.federation.coordinator import Coordinator
+from cellwright.federation.costs import Costs
 from cellwright.federation.management.records import Edge, NodeProperties, Topology
 from cellwright.federation.management.topology import star
 from cellwright.federation.privacy._contract import CoordinatorSide, Mechanism, OwnerSide
 from cellwright.federation.results import Round
 from cellwright.federation.rounds import Outcome, Rounds
+from cellwright.federation.runtimes.jobs import COSTS
 from cellwright.federation.runtimes.local import open_channel
 from cellwright.federation.sealed_sum import answered, vector
 from cellwright.panel import Feature, Panel, PanelSchema, Segment
@@ -192,7 +194,7 @@ def empty(count: int = 100, rounds: int = 10) -> dict[str, Any]:
 
 
 def watched(names: Sequence[str], first: Arrays, rounds: int, folder: Path) -> tuple[Took, dict[str, Any]]:
-    """Both sides sign and check, every message is judged and logged, every round can be resumed from, and ε is counted."""
+    """Both sides sign and check, every message is judged and logged, every round can be resumed from, ε and costs are counted."""
     signer, keys = Signer.generate(), {name: Signer.generate() for name in names}
     nodes = {name: Ready(name, first, signer=keys[name], coordinator=signer.public) for name in names}
     log = AuditLog.open(folder / "audit.jsonl", signer)
@@ -200,7 +202,13 @@ def watched(names: Sequence[str], first: Arrays, rounds: int, folder: Path) -> t
     auditor = Auditor(Rules(), {n: key.public for n, key in keys.items()}, log, form, request=REQUEST)
     accounted = (privacy.mechanism("central_dp"),)
     checkpoint = folder / "checkpoint.safetensors"
-    more = {"auditor": auditor, "signer": signer, "checkpoint": checkpoint, "mechanisms": accounted}
+    more = {
+        "auditor": auditor,
+        "signer": signer,
+        "checkpoint": checkpoint,
+        "mechanisms": accounted,
+        "costs": Costs(folder / COSTS),
+    }
     outcome, took = rounds_of(nodes, first, rounds, **more)
     auditor.close()
     verdict = verify_log(folder / "audit.jsonl", signer.public)
