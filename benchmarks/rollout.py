@@ -364,7 +364,8 @@ def _report(cases: list[Case], simulated: dict[float, list[Repetition]], seconds
         "",
         f"Canary stages {', '.join(f'{s:.0%}' for s in SETTINGS['stages'])}, error margin {MARGIN:.0%}, "  # type: ignore[attr-defined]
         f"undecided after {SETTINGS['max_s']} s: taken back. "
-        f"{PER_STEP} requests a telemetry step. *Mixed*: answers whose numbers are not those of the version and digest that they name.",
+        f"{PER_STEP} requests a telemetry step. *Mixed*: answers whose numbers are not those of the version and digest that they name. "
+        "An instant in which one version errs more than 1.67 times the other counts as 1.67 times.",
         "",
         "| error of the challenger | outcome | requests | failed | mixed | delay: telemetry steps | answered by it | seconds | why |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
