@@ -17,7 +17,6 @@ import contextlib
 import logging
 import random
 import ssl
-import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -31,7 +30,7 @@ from cellwright.edge.download import Download
 from cellwright.edge.library import Library
 from cellwright.edge.outbox import Outbox
 from cellwright.edge.pulling import pull
-from cellwright.edge.stopping import Stopping
+from cellwright.edge.stopping import Links
 from cellwright.edge.uses import Key
 from cellwright.edge.wants import Want
 from cellwright.errors import CellwrightError, HubError, HubRefused, WorkspaceError
@@ -80,7 +79,7 @@ class Agent:
 
     def __init__(self, hub: Hub, library: Library, outbox: Outbox, pace: Pace | None = None, *, energy: bool = True) -> None:
         self.hub, self.library, self.outbox, self.pace = hub, library, outbox, pace or Pace()
-        self._stopped = threading.Event()
+        self._links = Links(hub.address, self._leave, self._tls())
         self._wake, self._beat_now = asyncio.Event(), asyncio.Event()
         self._wake.set()
         self._client = HubClient(hub.address, hub.token, ca=hub.ca)
@@ -139,7 +138,7 @@ class Agent:
                 for loop in loops:
                     group.create_task(loop)
         finally:
-            self._stopped.set()
+            self._links.stop()
             for task in self._pulls.values():
                 task.cancel()
             await asyncio.gather(*self._pulls.values(), return_exceptions=True)
@@ -245,12 +244,9 @@ class Agent:
         """In a thread: make room, pull, put on the shelf."""
         order = self.library.reserve(want, asked=asked)
         base = self._client.bundle_path(self.hub.name, want.key.tenant, want.key.model, want.key.version)
-        transport, patience = Stopping(httpx.HTTPTransport(verify=self._tls()), self._stopped), httpx.Timeout(30.0, connect=5.0)
         try:
-            with httpx.Client(
-                base_url=self.hub.address, headers=self._leave, transport=transport, timeout=patience, trust_env=False
-            ) as client:
-                manifest = pull(Download(client, self.hub.address), base, order)
+            with contextlib.closing(self._links.link()) as link:
+                manifest = pull(Download(link), base, order)
             self.library.put(order, manifest)
         finally:
             self.library.release(want.key)

@@ -1,42 +1,44 @@
-"""An httpx transport that breaks off when it is told to, so that a thread in the middle of a download ends soon."""
+"""Links that break off when they are told to, so that threads in the middle of a download end soon."""
 
 from __future__ import annotations
 
+import ssl
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Mapping
 
-import httpx
-
-
-class Stopping(httpx.BaseTransport):
-    """Another transport's requests, until `stopped` is set; then they fail as if the line had broken."""
-
-    def __init__(self, inner: httpx.BaseTransport, stopped: threading.Event) -> None:
-        self._inner, self._stopped = inner, stopped
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request."""
-        if self._stopped.is_set():
-            raise httpx.ConnectError("stopping", request=request)
-        answer = self._inner.handle_request(request)
-        assert isinstance(answer.stream, httpx.SyncByteStream)
-        answer.stream = _Stream(answer.stream, self._stopped)
-        return answer
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._inner.close()
+from cellwright.edge.wire import Broken, Link, Refusal
 
 
-class _Stream(httpx.SyncByteStream):
-    def __init__(self, inner: httpx.SyncByteStream, stopped: threading.Event) -> None:
-        self._inner, self._stopped = inner, stopped
+class Links:
+    """All links to one server that are open at the moment."""
 
-    def __iter__(self) -> Iterator[bytes]:
-        for chunk in self._inner:
-            if self._stopped.is_set():
-                raise httpx.ReadError("stopping")
-            yield chunk
+    def __init__(self, url: str, headers: Mapping[str, str], tls: ssl.SSLContext | bool) -> None:
+        self._url, self._headers, self._tls = url, headers, tls
+        self._open: weakref.WeakSet[Link] = weakref.WeakSet()
+        self.stopped = threading.Event()
 
-    def close(self) -> None:
-        self._inner.close()
+    def link(self) -> Link:
+        """One more, for one thread, to be closed by it."""
+        made = _Stoppable(self._url, headers=self._headers, tls=self._tls)
+        made.links = self
+        self._open.add(made)
+        return made
+
+    def stop(self) -> None:
+        """Break all of them off, for good."""
+        self.stopped.set()
+        for link in tuple(self._open):
+            link.abort()
+
+
+class _Stoppable(Link):
+    links: Links
+
+    def recovers(self, error: Broken | Refusal, failures: int) -> bool:
+        """Never, once it was stopped."""
+        return not self.links.stopped.is_set() and super().recovers(error, failures)
+
+    def another(self) -> Link:
+        """One that is stopped with this one."""
+        return self.links.link()

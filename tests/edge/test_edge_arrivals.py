@@ -121,7 +121,7 @@ def test_the_next_edge_is_told_to_bring_the_model(operator_cloud):
         until(lambda: all(w.priority == 0 for w in west.agent.library.wants()))
         east.http.post("/v1/arrivals", json=arriving(next_edge="west"))
         until((operator_cloud.tmp / "store-west/tenants/acme/guide/1.0.0").exists)
-        assert served(west, "guide") == ("1.0.0", b"g" * size)
+        assert until(lambda: served(west, "guide")) == ("1.0.0", b"g" * size)
 
 
 def test_reports_wait_for_the_hub(operator_cloud):
