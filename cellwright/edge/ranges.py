@@ -18,7 +18,7 @@ from cellwright.edge.wire import Broken, Refusal, Transport, refuse
 STREAMS = 4
 STRIPE_BYTES = 2 << 20
 LEAST_RTT_S = 5e-3  # below, a window is large enough for what the hash can follow
-LEAST_LEFT_S = 1.0  # what is done sooner is not worth trying
+LEAST_LEFT_S = 10.0  # a try that does not pay costs about half a second (measured on a shaped flow of 100 Mbit/s): 5 % at most
 GAIN = 1.2  # the rate must grow by so much, or one connection goes on alone
 _OBSERVED_S, _OBSERVED_RTT = 0.3, 4  # one connection is watched for so long, and for so many round trips
 
