@@ -27,6 +27,7 @@ class Guard:
     def __init__(self, hub_key: Callable[[], Ed25519PublicKey | None], clock: Callable[[], float] = time.time) -> None:
         """`hub_key`: the key of the moment; None where this edge has not heard from a hub yet."""
         self._hub_key, self._clock = hub_key, clock
+        self.since: Callable[[str], float] = lambda _tenant: 0.0  # from when on grants of a tenant are believed, by the hub's word
         self._seen: OrderedDict[str, Grant] = OrderedDict()
         self._seen_by: Ed25519PublicKey | None = None
 
@@ -51,6 +52,8 @@ class Guard:
         grant = self.grant(request)
         if grant.tenant != tenant:
             raise RequestError(403, f"the grant is for models of '{grant.tenant}'; ask the hub for another")
+        if grant.not_before_s < self.since(tenant):
+            raise RequestError(401, "the grant was taken back; ask the hub for another (POST /v1/match or /v1/grants)")
         if model is not None and not grant.allows(tenant, model):
             raise RequestError(403, f"the grant is for {', '.join(grant.models)[:200]}; ask the hub for another")
         return grant

@@ -87,6 +87,10 @@ class Library:
             self.desired = desired
             self.shelves.refresh()
 
+    def grants_from_s(self, tenant: str) -> float:
+        """Grants of a tenant that became valid before were taken back (seconds since 1970, by the hub's clock)."""
+        return next((t.grants_from_s for t in (self.desired.tenants if self.desired else ()) if t.tenant == tenant), 0.0)
+
     def wants(self) -> list[Want]:
         """What shall be held, the most urgent first."""
         state = self.desired

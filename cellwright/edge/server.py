@@ -114,6 +114,8 @@ class Edge:
         self.arrivals: Arrivals | None = None
         self.agent = _agent(store, self.shelves, self.uses, hub, keeping, pace, energy=energy)
         if self.agent is not None:
+            self.guard.since = self.agent.library.grants_from_s
+        if self.agent is not None:
             self.tenants.missing = self.agent.missing
             self.agent.library.patch_with(self.patches)
             accelerated = None if network is None else Acceleration(network)

@@ -8,9 +8,10 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from cellwright.hub.admitting import identified
 from cellwright.hub.contract import ModelName, Scope, ShortName, TenantName, VersionName
 from cellwright.hub.core import Who
-from cellwright.hub.refusals import NotAllowed, NotKnown
+from cellwright.hub.refusals import NotAllowed
 from cellwright.hub.service import Hub
 
 _bearer = HTTPBearer(auto_error=False, description="A token from `cellwright hub token new`.")
@@ -26,11 +27,9 @@ TheHub = Annotated[Hub, Depends(hub_of)]
 Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-def identity(hub: TheHub, shown: Shown) -> Who:
+def identity(hub: TheHub, request: Request, _shown: Shown) -> Who:
     """Whom the bearer token stands for. Raises NotKnown, TooMany."""
-    if shown is None:
-        raise NotKnown("a bearer token is needed (Authorization: Bearer cwh_…); ask the operator for one")
-    return hub.authenticate(shown.credentials)
+    return identified(hub, request)
 
 
 def _scoped(*scopes: Scope) -> Callable[[Who], Who]:

@@ -16,6 +16,7 @@ from cellwright import __version__
 from cellwright.errors import BundleError, CellwrightError, HubRefused, WorkspaceError
 from cellwright.hub import api_edges, api_models, api_reports, api_tenants, api_uploads
 from cellwright.hub.access import TheHub
+from cellwright.hub.admitting import Admitting
 from cellwright.hub.metrics import Counting, text_of
 from cellwright.hub.refusals import STATUS, NotKnown, TooMany
 from cellwright.hub.service import Hub
@@ -41,6 +42,7 @@ def create_app(hub: Hub, *, part_s: float = PART_S) -> FastAPI:
     app.state.hub = hub
     app.state.counts = counts = Counting.empty()
     problems.add_to(app, CellwrightError, _answer, "the hub")
+    app.add_middleware(Admitting, hub=hub, answer=_answer)
     app.add_middleware(Bounded, most_bytes=MOST_BODY_BYTES, part_s=part_s, larger=api_uploads.most_bytes)
     app.add_middleware(Counting, counts=counts)
     for router in (api_tenants.router, api_models.router, api_uploads.router, api_edges.router, api_reports.router, _router):

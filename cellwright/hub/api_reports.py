@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 
 from cellwright.errors import HubRefused
 from cellwright.hub import contract as c
-from cellwright.hub.access import Auditor, Matcher, Operator, Reader, Reporter, TheHub
+from cellwright.hub.access import Auditor, Matcher, Operator, Reader, Reporter, TheHub, Writer
 
 router = APIRouter(prefix="/v1")
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -22,6 +22,11 @@ def match(hub: TheHub, who: Matcher, ask: c.MatchAsk) -> c.MatchAnswer:
 @router.post("/grants", tags=["matching"], summary="Leave for a device to fetch this tenant's models")
 def grant(hub: TheHub, who: Matcher, ask: c.GrantAsk) -> c.GrantAnswer:
     return hub.grant(who, ask)
+
+
+@router.delete("/grants", tags=["matching"], summary="Take back all grants on this tenant's models")
+def revoke_grants(hub: TheHub, who: Writer) -> dict[str, float]:
+    return {"grants_from_s": hub.revoke_grants(who, who.tenant)}
 
 
 @router.post("/fetches", tags=["reports"], summary="Fetch reports of devices; a repeated one counts once")

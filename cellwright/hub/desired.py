@@ -201,13 +201,12 @@ class _World:
         numbers = {name: number for number, (name, _) in enumerate(edges)}
         inside = {key: covered(area.geometry, [place for _, place in edges]) for key, area in self._areas.items()}
         selected_RE = np.zeros((len(self._rules), len(edges)), dtype=np.bool_)
-        for (_, rule), row_E in zip(self._rules, selected_RE, strict=True):
-            if not rule.areas and not rule.edges:
-                row_E[:] = True
-            row_E[[numbers[name] for name in rule.edges if name in numbers]] = True
+        for number, (_, rule) in enumerate(self._rules):
+            selected_RE[number] = not rule.areas and not rule.edges
+            selected_RE[number, [numbers[name] for name in rule.edges if name in numbers]] = True
             for name in rule.areas:
                 if (area := area_named(self._areas, rule.tenant, name)) is not None:
-                    row_E |= inside[area.tenant, area.name]
+                    selected_RE[number] |= inside[area.tenant, area.name]
         return selected_RE
 
     def _state(self, rules: Iterable[tuple[tuple[str, str], PlacementRule]]) -> str:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellwright.bundle import store
-from cellwright.bundle.keys import public_pem, signing_key
-from cellwright.errors import HubRefused, WrongUse
+from cellwright.bundle.keys import key_id, signing_key
+from cellwright.errors import WrongUse
 from cellwright.params import HubParams
 from cellwright.workspace import Workspace
 
@@ -45,54 +41,29 @@ def upload(client: HubClient, ws: Workspace, name: str, version: str, error: flo
     Raises:
         HubRefused: the hub has this version with other content, or a quota is reached.
         HubError: the hub cannot be reached; the same call goes on.
-        BundleError: the version is not published.
+        BundleError: the version is not published, or not as it was signed.
     """
-    from cellwright.hub.contract import Figures, UploadForm
-    from cellwright.hub.refusals import NotFound
+    from cellwright.hub import publishing
+    from cellwright.hub.contract import Figures
 
-    digest = store.digest_of(ws.published, name, version)
-    try:
-        there = client.release(name, version)
-    except NotFound:
-        pass
-    else:
-        if there.digest != digest:
-            raise HubRefused(f"the hub has {name} {version} with other content; versions never change: register a new version")
-        return there
-    _be_believed(client, ws)
-    with tempfile.TemporaryDirectory() as folder:
-        packed = _packed(ws.published / name / version, Path(folder) / "bundle.tar")
-        with packed.open("rb") as content:
-            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-        figures = Figures(task="traffic forecast", error=error)
-        form = UploadForm(
-            model=name, version=version, format="modelpack", bytes=packed.stat().st_size, sha256=sha256, figures=figures
-        )
-        return client.upload(packed, form)
+    store.digest_of(ws.published, name, version)  # raises where it is not published
+    key = signing_key(ws.keys).public_key()
+    figures = Figures(task="traffic forecast", error=error)
+    return publishing.upload(client, ws.published / name / version, {key_id(key): key}, figures=figures)
 
 
 def put_in_use(client: HubClient, name: str, version: str) -> Published:
-    """Make a version the one in use on all edges that shall hold the model; nothing is done where it is alone in use already.
+    """Make a version the one in use on all edges that shall hold the model (publishing.py). Raises Changed."""
+    from cellwright.hub import publishing
 
-    Raises:
-        Changed: another has published meanwhile.
-    """
-    from cellwright.hub.contract import Publication
-
-    now = publication(client, name)
-    if now is not None and now.shares == {version: 1.0}:
-        return now
-    return client.publish(name, Publication(version=version), expected=now.number if now else 0)
+    return publishing.put_in_use(client, name, version)
 
 
 def publication(client: HubClient, name: str) -> Published | None:
     """What is published of a model; None: nothing, or there is no such model."""
-    from cellwright.hub.refusals import NotFound
+    from cellwright.hub import publishing
 
-    try:
-        return client.publication(name)
-    except NotFound:
-        return None
+    return publishing.publication(client, name)
 
 
 def versions(client: HubClient, name: str) -> tuple[str, ...]:
@@ -115,22 +86,3 @@ def _token(params: HubParams, ws: Workspace) -> str:
             "hub.url is set and there is no token: set hub.token_file or CELLWRIGHT_HUB_TOKEN; `cellwright hub token new`"
         )
     return given.strip()
-
-
-def _be_believed(client: HubClient, ws: Workspace) -> None:
-    """Let the hub believe this project's signatures on the tenant's bundles."""
-    pem = public_pem(signing_key(ws.keys).public_key()).decode()
-    believed = client.keys()
-    if pem.strip() not in {key.pem.strip() for key in believed}:
-        client.add_key(pem)
-
-
-def _packed(layout: Path, out: Path) -> Path:
-    """An OCI layout as a tar whose bytes follow from the layout alone, so that a broken upload goes on."""
-    with tarfile.open(out, "w", format=tarfile.USTAR_FORMAT) as archive:
-        for path in sorted(p for p in layout.rglob("*") if p.is_file()):
-            entry = tarfile.TarInfo(path.relative_to(layout).as_posix())
-            entry.size = path.stat().st_size
-            with path.open("rb") as content:
-                archive.addfile(entry, content)
-    return out

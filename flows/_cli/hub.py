@@ -39,7 +39,7 @@ def add_to(app: typer.Typer) -> None:
     group.add_typer(areas, name="area")
     for name, command in (("upload", upload), ("publish", publish), ("unpublish", unpublish), ("place", place)):
         group.command(name)(command)
-    for name, command in (("edges", edges), ("match", match), ("audit", audit)):
+    for name, command in (("edges", edges), ("match", match), ("audit", audit), ("revoke-grants", revoke_grants)):
         group.command(name)(command)
     app.add_typer(group, name="hub")
 
@@ -263,8 +263,18 @@ def match(
         typer.echo(f"edge   {edge.name} {edge.url}{away}{', has it' if edge.holds else ''}")
 
 
+def revoke_grants(hub: Url = HUB, token_file: TokenFile = None, ca: Ca = None) -> None:
+    """Take back what devices were given to fetch this tenant's models with; those whose tokens are valid get it anew."""
+    with _client(hub, token_file, ca) as client:
+        client.revoke_grants()
+    typer.echo("grants from before now are believed no more, from when an edge hears of it (connected ones: at once)")
+
+
 def audit(
     verify: Annotated[bool, typer.Option("--verify", help="Check the whole chain (operator).")] = False,
+    head: Annotated[
+        str | None, typer.Option(help="Hash that --verify printed earlier and was kept elsewhere; the log must still have it.")
+    ] = None,
     after: Annotated[int, typer.Option(help="Rows after this one.")] = -1,
     hub: Url = HUB,
     token_file: TokenFile = None,
@@ -275,8 +285,8 @@ def audit(
     from cellwright.errors import HubError
 
     with _client(hub, token_file, ca) as client:
-        if verify:
-            verdict = client.verify_audit()
+        if verify or head:
+            verdict = client.verify_audit(head)
             if not verdict.ok:
                 raise HubError(f"the audit log was altered: {verdict.reason}")
             typer.echo(f"{verdict.records} rows in order; head {verdict.head}")

@@ -19,6 +19,10 @@ class Reports(Asking):
         """Leave for a device to fetch this tenant's models from any edge."""
         return self._post("/v1/grants", ask, c.GrantAnswer)
 
+    def revoke_grants(self) -> float:
+        """Take back all grants on this tenant's models: edges believe those from now on only. Returns since when."""
+        return self._parsed(self._send("DELETE", "/v1/grants"), dict[str, float])["grants_from_s"]
+
     def report(self, reports: Sequence[c.FetchReport]) -> int:
         """Hand in fetch reports, in parts of at most `MOST_REPORTS`; returns how many were new to the hub."""
         parts = [reports[at : at + c.MOST_REPORTS] for at in range(0, len(reports), c.MOST_REPORTS)]
@@ -47,6 +51,6 @@ class Reports(Asking):
         """Audit rows after an index: of this tenant; of all for the operator."""
         return self._get("/v1/audit", tuple[c.AuditRow, ...], {"after": str(after), "limit": str(limit)})
 
-    def verify_audit(self) -> c.AuditVerdict:
-        """Whether the hub's whole audit log is as it was written (operator)."""
-        return self._get("/v1/audit/verify", c.AuditVerdict)
+    def verify_audit(self, head: str | None = None) -> c.AuditVerdict:
+        """Whether the hub's whole audit log is as it was written, and (`head`) still has the row of that hash (operator)."""
+        return self._get("/v1/audit/verify", c.AuditVerdict, {"head": head} if head else None)
