@@ -89,14 +89,16 @@ def bed(params: Params, ws: Workspace, key: str) -> Bed:
     return Bed(params, ws, key, panel, version, shares, panels, fleet(params.federation, ws.root, sites))
 
 
-def planned(bed: Bed, *, say: Say = lambda _: None) -> Plan:
+def planned(bed: Bed, *, say: Say = lambda _: None, again: bool = True) -> Plan:
     """The plan of this candidate: the one that an interrupted run had, or a new one from the FMLMS.
+
+    `again`: whether a plan that was told before, and is the same, is told once more.
 
     Raises:
         FederationError: too few nodes are fit; says why each was left out.
     """
     path = bed.folder / PLAN
-    before = Plan.model_validate_json(path.read_bytes()).request if path.is_file() else None
+    before = Plan.model_validate_json(path.read_bytes()) if path.is_file() else None
     f = bed.params.federation
     with fmlms(bed) as service:
         enlist(service, bed.fleet)
@@ -105,7 +107,7 @@ def planned(bed: Bed, *, say: Say = lambda _: None) -> Plan:
             service,
             request,
             hierarchical=f.topology == "hierarchy",
-            resumed=before,
+            resumed=before.request if before else None,
             nodes=[node.name for node in bed.fleet.nodes],
             hold=partial(at_work, bed.ws),
             dead=partial(died, bed.ws),
@@ -113,7 +115,8 @@ def planned(bed: Bed, *, say: Say = lambda _: None) -> Plan:
             say=say,
         )
     write_text(path, made.model_dump_json(indent=2) + "\n")
-    for line in told(made, bed.fleet):
+    lines = told(made, bed.fleet)
+    for line in lines if again or before is None or told(before, bed.fleet) != lines else ():
         say(line)
     return made
 

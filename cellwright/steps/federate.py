@@ -107,7 +107,7 @@ def _own_models(bed: Bed, say: Say) -> None:
     prepared(bed.params, bed.ws, bed.key)
     if (bed.folder / whole.RESULT).is_file():
         return
-    made = whole.planned(bed, say=say)
+    made = whole.planned(bed, say=say, again=False)
     start = _own_start(bed, say)
     outcome = whole.trained(bed, made, start=start, say=say, on_round=lambda record: say(_line(record.model_dump())))
     _whole(bed.key, outcome)
@@ -153,7 +153,7 @@ def federated_training(
 
     check_form(params, candidate.key)
     bed = federate.bed(params, ws, candidate.key)
-    made = federate.planned(bed, say=say)
+    made = federate.planned(bed, say=say, again=False)
     for line in _not_training(bed, made):
         say(line)
     start = _start(warm_start) if warm_start else None

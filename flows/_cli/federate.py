@@ -141,7 +141,9 @@ def _everything(found: Federated) -> list[str]:
     if carried is None:
         return []
     lines = [f"everything: {carried[0] / 1e6:.2f} MB up, {carried[1] / 1e6:.2f} MB down"]
-    for p in found.parts:
+    for p in (
+        part for part in found.parts if part.up_bytes or part.down_bytes
+    ):  # of a part that was left out there is nothing to say
         joules = f", {_number(p.energy_j)} J ({_roles(p)})" if p.energy_j is not None else ""
         lines.append(f"  {p.name}: {p.wall_s:.1f} s, {p.up_bytes / 1e6:.2f} MB up, {p.down_bytes / 1e6:.2f} MB down{joules}")
     return lines

@@ -161,6 +161,15 @@ def test_a_cancelled_request_ends_at_the_next_round(ws, params):
     assert "not needed" in outcome.reason
 
 
+def test_a_plan_that_was_told_is_told_once_more_only_where_that_is_asked_for(ws, params):
+    bed, told = federate.bed(params, ws, KEY), {"first": [], "again": [], "known": []}
+    federate.planned(bed, say=told["first"].append, again=False)  # nothing was told before
+    federate.planned(bed, say=told["again"].append)
+    federate.planned(bed, say=told["known"].append, again=False)
+    assert "4 owners chosen, 0 left out" in told["first"]
+    assert (told["again"], told["known"]) == (told["first"], [])
+
+
 def test_too_few_nodes_says_who_was_left_out(ws, make_params):
     params = make_params(federation={"least_owners": 5})
     with pytest.raises(FederationError, match="at least 5 data owners, found 4"):
