@@ -38,7 +38,10 @@ class BlobResponse(web.FileResponse):
         headers = {hdrs.RANGE: wanted} if wanted is not None and current else {}
         using = request.get(USING) or nullcontext
         with using():
-            return await super().prepare(request.clone(headers=headers))
+            try:
+                return await super().prepare(request.clone(headers=headers))
+            except TimeoutError as error:  # by the kernel (connections.py): the client is gone, which is no fault of the server
+                raise ConnectionResetError("the client took nothing for too long") from error
 
 
 async def set_headers(request: web.Request, response: web.StreamResponse) -> None:
