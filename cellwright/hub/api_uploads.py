@@ -40,7 +40,7 @@ def most_bytes(scope: Scope) -> int:
     return 1 << 43 if scope["method"] == "PATCH" and scope["path"].startswith("/v1/uploads/") else 0
 
 
-@router.options("", summary="What of tus is understood")
+@router.options("", status_code=204, response_class=Response, summary="What of tus is understood")
 def options() -> Response:
     return Response(
         status_code=204,

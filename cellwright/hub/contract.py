@@ -90,7 +90,7 @@ class TokenForm(Wire):
 
     name: ShortName
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=8)]
-    lifetime_s: Positive | None = None  # None: until it is revoked
+    lifetime_s: Annotated[float, Field(gt=0, le=1e10)] | None = None  # None: until it is revoked
 
 
 class Token(Wire):
@@ -145,6 +145,15 @@ class ModelForm(Wire):
     figures: Figures = Figures()
 
 
+class Terms(Wire):
+    """How a version under trial is watched; as a rollout's parameters say (params.Rollout)."""
+
+    sites: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=1_000)] = ()  # its own
+    shadow: Annotated[float, Field(ge=0, le=1)] = 1.0  # share of requests that both versions compute, to compare their errors
+    latency_ms: Annotated[float, Field(gt=0, le=3_600_000)] = 10.0  # an answer later than this counts as late
+    since_s: Seconds | None = None  # what is counted is counted from this beginning on; None: from when an edge hears of it
+
+
 class Publication(Wire):
     """Which version of a model is in use, and the shares of requests that versions under trial get."""
 
@@ -153,6 +162,7 @@ class Publication(Wire):
         default_factory=dict, max_length=8
     )  # 0: held, computes
     canary: VersionName | None = None  # the version under trial, one of `weights`
+    terms: Terms | None = None  # of the canary's trial; None: an edge's own
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -164,6 +174,8 @@ class Publication(Wire):
             raise ValueError(f"weights of other versions must leave something to {self.version}, found {total:g}")
         if self.canary is not None and (self.canary == self.version or self.canary not in self.weights):
             raise ValueError("canary must be one of weights, and another version than the one in use")
+        if self.terms is not None and self.canary is None:
+            raise ValueError("terms are of a canary's trial; name the canary too")
         return self
 
     @property
@@ -333,6 +345,7 @@ class DesiredModel(Wire):
     name: ModelName
     latest: VersionName
     canary: VersionName | None = None
+    terms: Terms | None = None  # of the canary's trial
     priority: int = 0  # the highest of the rules that put it there; evicted last
     versions: tuple[DesiredVersion, ...]
 
@@ -466,7 +479,7 @@ class GrantAsk(Wire):
 
     device: ShortName
     models: Annotated[tuple[ModelName | Literal["*"], ...], Field(min_length=1, max_length=64)] = ("*",)
-    lifetime_s: Annotated[float, Field(gt=0, le=86_400)] = 3_600
+    lifetime_s: Annotated[float, Field(ge=1, le=86_400)] = 3_600
 
 
 class GrantAnswer(Wire):

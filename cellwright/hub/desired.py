@@ -241,5 +241,10 @@ class _World:
                 DesiredVersion(version=version, digest=digest, bytes=size, weight=round(share, 9), pinned=placed.pinned)
             )
         return DesiredModel(
-            name=model, latest=publication.version, canary=publication.canary, priority=placed.priority, versions=tuple(versions)
+            name=model,
+            latest=publication.version,
+            canary=publication.canary,
+            terms=publication.terms,
+            priority=placed.priority,
+            versions=tuple(versions),
         )

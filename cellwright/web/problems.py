@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from cellwright.errors import CellwrightError
 
@@ -66,4 +67,13 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
         raise error
     detail = str(error.detail)
     words = detail if detail != HTTPStatus(error.status_code).phrase else f"{request.method} {request.url.path[:200]}: {detail}"
-    return problem(error.status_code, words, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods(request)):
+        headers["Allow"] = ", ".join(sorted(methods))
+    return problem(error.status_code, words, headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """All that an address takes (RFC 9110, 10.2.1), by the API's own description; the router names those of one route alone."""
+    paths = request.app.openapi()["paths"]
+    return {method.upper() for path, how in paths.items() if compile_path(path)[0].match(request.url.path) for method in how}

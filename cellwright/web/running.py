@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import resource
 import socket
 import ssl
 import threading
@@ -23,7 +24,9 @@ from cellwright.errors import CellwrightError, WrongUse
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+log = logging.getLogger(__name__)
 _START_S = 30.0
+_OTHER_FILES = 256  # of the database, blobs and uploads
 _STALLED_S = 60.0  # for a part of an answer (1 MiB at most) to be taken
 _HEADERS_S = 10.0  # for the head of a request, from its first byte or the connection's beginning
 
@@ -113,6 +116,7 @@ def serve(service: Service, where: Listening, *, on_ready: Callable[[str], None]
         WrongUse: an address that others reach without TLS, half of a certificate and key, or either unreadable.
         CellwrightError: of the service's kind; the port is taken.
     """
+    _allow_files(where.together)
     server, listening, url = _server(service, where)
     if on_ready:
         on_ready(url)
@@ -146,6 +150,16 @@ def is_loopback(host: str) -> bool:
     except OSError as error:
         raise WrongUse(f"cannot listen on '{host}' ({error}); name an address of this machine") from error
     return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
+
+
+def _allow_files(connections: int) -> None:
+    """Raise this process's limit of open files to what so many connections need, as far as the system lets it."""
+    wanted = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    if resource.RLIM_INFINITY != hard < wanted:
+        log.warning("the system allows %d open files, %d connections need %d; raise it (ulimit -Hn)", hard, connections, wanted)
 
 
 def _server(service: Service, where: Listening) -> tuple[uvicorn.Server, socket.socket, str]:

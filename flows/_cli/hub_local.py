@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cellwright.hub.contract import Quota
     from cellwright.hub.service import Hub
 
+TOGETHER = 4_096  # connections: each edge keeps one while it waits for a change
 Database = Annotated[str | None, typer.Option("--database", help="SQLAlchemy URL of the hub's state; else hub.database.")]
 Out = Annotated[Path | None, typer.Option("--out", help="File for the token, for its owner's eyes only; else it is printed.")]
 Tenant = Annotated[str, typer.Argument(help="Name of the tenant: a-z, 0-9 and -.")]
@@ -51,7 +52,7 @@ def serve(
     with opened(database, blobs, overrides) as hub:
         run(
             hub,
-            Listening(host, port, tls_cert, tls_key, insecure),
+            Listening(host, port, tls_cert, tls_key, insecure, together=TOGETHER),
             on_ready=lambda url: typer.echo(f"hub on {url}: /v1/models, /v1/uploads, /v1/edges, /openapi.json; Ctrl-C stops it"),
         )
 

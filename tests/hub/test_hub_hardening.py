@@ -307,3 +307,15 @@ def test_a_hub_of_version_1_is_brought_up_to_date(tmp_path):
     with open_hub(tmp_path) as hub:
         assert hub.tenant("company-a").created_s == 1.0
         assert hub.revoke_grants(LOCAL, "company-a") > 1.0
+
+
+@pytest.mark.parametrize("lifetime_s", [5e-324, 1e-9])
+def test_a_grant_that_would_end_as_it_begins_is_refused(company, lifetime_s):
+    answer = company.http.post("/v1/grants", json={"device": "ue", "lifetime_s": lifetime_s})
+    assert answer.status_code == 422
+
+
+def test_a_token_for_longer_than_time_is_counted_is_refused_and_not_made(hub, operator):
+    answer = operator.http.post("/v1/tenants/operator/tokens", json={"name": "x", "scopes": ["edge"], "lifetime_s": 1e300})
+    assert answer.status_code == 422
+    assert [token.name for token in hub.tokens("operator")] == ["ci"]
