@@ -233,23 +233,12 @@ class Library:
         folder, latest = self.shelves.place_of(tenant), held.get(Key(tenant, model.name, model.latest))
         if latest is None:
             return  # what serves goes on serving until it is here
-        tried, now = store.trial(folder, model.name), store.pointer(folder, model.name)
-        challenger = challenger_of(model)
-        if tried is not None and (challenger is None or challenger[0] != tried.version):
-            store.end_trial(folder, model.name, promote=tried.version == model.latest)
-            tried, now = None, store.pointer(folder, model.name)
-        if now is None or now.version != model.latest:
-            store.switch(folder, model.name, model.latest, warm=tried)
-        if challenger is not None and (other := held.get(Key(tenant, model.name, challenger[0]))) is not None:
-            self._try_out(folder, model.name, other, challenger[1])
-
-    def _try_out(self, folder: Path, model: str, other: Has, weight: float) -> None:
-        before = store.trial(folder, model)
-        if before is None:
-            wanted = store.Trial(version=other.key.version, digest=other.digest, weight=weight, since_s=time.time())
-            store.try_out(folder, model, wanted)
-        elif before.weight != weight:
-            store.try_out(folder, model, before.model_copy(update={"weight": weight}))
+        tried, now = _trial(folder, model.name), store.pointer(folder, model.name)
+        wanted = _wanted_trial(tenant, model, held, tried)
+        if now is None or now.version != model.latest or (wanted is None and tried is not None):
+            store.switch(folder, model.name, model.latest, warm=wanted)
+        elif wanted is not None and wanted != tried:
+            store.try_out(folder, model.name, wanted)
 
     def _retire(self, held: dict[Key, Has]) -> bool:
         """Remove what is not wanted: once its successor serves, and nobody has used it for a while."""
@@ -294,6 +283,35 @@ class Library:
             self.shelves.drop(tenant)
         if gone:
             self.shelves.refresh()
+
+
+def _trial(folder: Path, model: str) -> store.Trial | None:
+    """The trial as it stands; one whose file is damaged is begun again."""
+    try:
+        return store.trial(folder, model)
+    except BundleError as error:
+        log.warning("%s", error)
+        return None
+
+
+def _wanted_trial(tenant: str, model: DesiredModel, held: dict[Key, Has], before: store.Trial | None) -> store.Trial | None:
+    """What the hub's word makes of a model's trial; None: none, or its version is not here yet."""
+    challenger = challenger_of(model)
+    other = held.get(Key(tenant, model.name, challenger.version)) if challenger else None
+    if challenger is None or other is None:
+        return None
+    same = before is not None and (before.version, before.digest) == (other.key.version, other.digest)
+    begun_s = before.since_s if before is not None and same else time.time()
+    terms = challenger.terms
+    return store.Trial(
+        version=other.key.version,
+        digest=other.digest,
+        weight=challenger.weight,
+        sites=terms.sites,
+        shadow=terms.shadow,
+        latency_ms=terms.latency_ms,
+        since_s=begun_s if terms.since_s is None else terms.since_s,
+    )
 
 
 def _bytes(manifest: Manifest) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cellwright.edge.uses import Key
-from cellwright.hub.contract import DesiredModel
+from cellwright.hub.contract import DesiredModel, Terms
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,24 @@ def wants_of(tenant: str, model: DesiredModel) -> Iterable[Want]:
     """The versions of a model that shall be held."""
     challenger = challenger_of(model)
     for v in model.versions:
-        tried = challenger is not None and challenger[0] == v.version
+        tried = challenger is not None and challenger.version == v.version
         latest = v.version == model.latest
         yield Want(Key(tenant, model.name, v.version), v.digest, v.bytes, v.pinned, model.priority, latest, tried)
 
 
-def challenger_of(model: DesiredModel) -> tuple[str, float] | None:
-    """The version on trial and its weight: the canary, else whichever other version has the largest share."""
+@dataclass(frozen=True)
+class Challenger:
+    """A version on trial."""
+
+    version: str
+    weight: float
+    terms: Terms
+
+
+def challenger_of(model: DesiredModel) -> Challenger | None:
+    """The version on trial: the canary, also one of weight 0, else whichever other version has the largest share."""
     others = {v.version: v.weight for v in model.versions if v.version != model.latest}
     if model.canary in others:
-        return str(model.canary), others[str(model.canary)]
+        return Challenger(str(model.canary), others[str(model.canary)], model.terms or Terms())
     largest = max(others, key=lambda version: (others[version], version), default=None)
-    return (largest, others[largest]) if largest is not None and others[largest] > 0 else None
+    return Challenger(largest, others[largest], Terms()) if largest is not None and others[largest] > 0 else None

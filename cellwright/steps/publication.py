@@ -13,6 +13,7 @@ from pydantic import Field
 
 from cellwright.bundle import store
 from cellwright.errors import CellwrightError
+from cellwright.hub.contract import Terms
 from cellwright.lifecycle.rollout.controller import decide
 from cellwright.lifecycle.rollout.record import Files
 from cellwright.params import Params
@@ -35,6 +36,7 @@ class Standing(Result):
     hub_version: str | None = None
     hub_weights: dict[str, float] = Field(default_factory=dict)
     hub_canary: str | None = None
+    hub_terms: Terms | None = None
     hub_releases: tuple[str, ...] = ()
 
     @property
@@ -121,7 +123,8 @@ def _hub(params: Params, ws: Workspace, standing: Standing, why: str) -> None:
             if standing.hub_version is None:
                 client.unpublish(name)
             else:
-                before = Publication(version=standing.hub_version, weights=standing.hub_weights, canary=standing.hub_canary)
+                trial = {"weights": standing.hub_weights, "canary": standing.hub_canary, "terms": standing.hub_terms}
+                before = Publication.model_validate({"version": standing.hub_version, **trial})
                 client.publish(name, before, expected=now.number)
         for version in new:
             client.delete_release(name, version)
@@ -152,7 +155,9 @@ def _ours(ws: Workspace) -> str | None:
 
 def _published(client: HubClient, name: str) -> dict[str, object]:
     now = hubs.publication(client, name)
-    return {} if now is None else {"hub_version": now.version, "hub_weights": now.weights, "hub_canary": now.canary}
+    if now is None:
+        return {}
+    return {"hub_version": now.version, "hub_weights": now.weights, "hub_canary": now.canary, "hub_terms": now.terms}
 
 
 def _path(ws: Workspace) -> Path:

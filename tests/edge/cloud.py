@@ -1,5 +1,7 @@
 """A hub on loopback and edges that ask it; `edge_cloud` can be imported by the room's tests (see conftest.py)."""
 
+import json
+import threading
 import time
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -9,6 +11,7 @@ import pytest
 
 from cellwright.edge.agent import Hub, Pace
 from cellwright.edge.library import Keeping
+from cellwright.edge.sample import sample_request
 from cellwright.edge.serve import in_thread
 from cellwright.edge.server import Edge, Limits
 from cellwright.hub import contract as c
@@ -20,6 +23,56 @@ from cellwright.hub.service import open_hub
 HERE = c.Location(longitude=2.05, latitude=48.05)
 QUICK = Pace(beat_s=0.2, wait_s=2.0, first_pause_s=0.05, longest_pause_s=0.2, look_s=0.05)
 SCOPES = ("models:read", "models:write", "placement:write", "publish", "device")
+
+
+LOADED, ROWS, SITES = "mini--traffic--h6-3", (160, 399), tuple(f"c{i}" for i in range(9))
+
+
+class Load:
+    """Devices that ask all the time, the telemetry going on with each request; every answer is kept."""
+
+    def __init__(self, project, edge, *, path="/v1/forecast", headers=None):
+        problem, panel = project.problem, project.panel
+        self.bodies = [json.dumps(sample_request(problem, panel, sites=SITES, origin=row, bundle=LOADED)) for row in range(*ROWS)]
+        self.url, self.answers, self._stop = edge.url, [], threading.Event()
+        self.path, self.headers = path, headers or {}
+
+    def ask(self, number: int) -> None:
+        answer = self.client.post(self.path, content=self.bodies[number % len(self.bodies)])
+        self.answers.append((number % len(self.bodies), answer.status_code, answer.content))
+
+    def _run(self) -> None:
+        number = 0
+        while not self._stop.is_set():
+            self.ask(number)
+            number += 1
+
+    @contextmanager
+    def running(self):
+        thread = threading.Thread(target=self._run)
+        with httpx.Client(base_url=self.url, headers=self.headers, trust_env=False) as self.client:
+            thread.start()
+            try:
+                yield self
+            finally:
+                self._stop.set()
+                thread.join()
+
+    def wrong(self, shift: float, new_version: str = "1.1.0") -> list[str]:
+        """Answers that failed, or whose numbers are not those of the version that they name."""
+        found = [f"{status}: {content[:200]}" for _, status, content in self.answers if status != 200]
+        numbers: dict[tuple[int, str], list[float]] = {}
+        for number, _, content in self.answers:
+            told = json.loads(content)
+            values = told["forecasts"]["c4"]["traffic"]
+            first = numbers.setdefault((number, told["version"]), values)
+            if first != pytest.approx(values, rel=1e-4):
+                found.append(f"{told['version']} gave {first} and {values} for the same request")
+        for number in {n for n, _ in numbers}:
+            old, new = numbers.get((number, "1.0.0")), numbers.get((number, new_version))
+            if old and new and [n - o for o, n in zip(old, new, strict=True)] != pytest.approx([shift] * len(old), abs=1e-2):
+                found.append(f"{new_version} gave {new} where 1.0.0 gave {old}")
+        return found
 
 
 def until(what, seconds=20.0):
@@ -39,7 +92,7 @@ def operator_cloud(tmp_path):
         company = hub.new_token(LOCAL, "acme", c.TokenForm(name="ci", scopes=SCOPES)).token
         edge = hub.new_token(LOCAL, "operator", c.TokenForm(name="east", scopes=("edge",))).token
         with hub_in_thread(hub) as url, HubClient(url, company) as client:
-            yield SimpleNamespace(hub=hub, url=url, acme=client, edge_token=edge, tmp=tmp_path)
+            yield SimpleNamespace(hub=hub, url=url, acme=client, acme_token=company, edge_token=edge, tmp=tmp_path)
 
 
 def publish(cloud, model, version="1.0.0", content=None, *, weights=None, upload=True, **rule):

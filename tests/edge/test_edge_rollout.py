@@ -3,13 +3,12 @@
 import json
 import threading
 import time
-from contextlib import contextmanager
 
 import httpx
 import pytest
+from edge_cloud import Load
 
 from cellwright.bundle import store
-from cellwright.edge.sample import sample_request
 from cellwright.edge.serve import in_thread
 from cellwright.edge.server import Edge, Limits
 from cellwright.errors import UnknownName, WorkspaceError, WrongUse
@@ -19,56 +18,7 @@ from cellwright.lifecycle.rollout.targets import StoreTarget
 from cellwright.lifecycle.rollout.watching import Watch
 from cellwright.params import Rollout
 
-NAME, FIRST, LAST = "mini--traffic--h6-3", 160, 399
-SITES = tuple(f"c{i}" for i in range(9))
-
-
-class Load:
-    """Devices that ask all the time, the telemetry going on with each request; every answer is kept."""
-
-    def __init__(self, project, edge):
-        problem, panel = project.problem, project.panel
-        self.bodies = [
-            json.dumps(sample_request(problem, panel, sites=SITES, origin=row, bundle=NAME)) for row in range(FIRST, LAST)
-        ]
-        self.url, self.answers, self._stop = edge.url, [], threading.Event()
-
-    def ask(self, number: int) -> None:
-        answer = self.client.post("/v1/forecast", content=self.bodies[number % len(self.bodies)])
-        self.answers.append((number % len(self.bodies), answer.status_code, answer.content))
-
-    def _run(self) -> None:
-        number = 0
-        while not self._stop.is_set():
-            self.ask(number)
-            number += 1
-
-    @contextmanager
-    def running(self):
-        thread = threading.Thread(target=self._run)
-        with httpx.Client(base_url=self.url, trust_env=False) as self.client:
-            thread.start()
-            try:
-                yield self
-            finally:
-                self._stop.set()
-                thread.join()
-
-    def wrong(self, shift: float) -> list[str]:
-        """Answers that failed, or whose numbers are not those of the version that they name."""
-        found = [f"{status}: {content[:200]}" for _, status, content in self.answers if status != 200]
-        numbers: dict[tuple[int, str], list[float]] = {}
-        for number, _, content in self.answers:
-            told = json.loads(content)
-            values = told["forecasts"]["c4"]["traffic"]
-            first = numbers.setdefault((number, told["version"]), values)
-            if first != pytest.approx(values, rel=1e-4):
-                found.append(f"{told['version']} gave {first} and {values} for the same request")
-        for number in {n for n, _ in numbers}:
-            old, new = numbers.get((number, "1.0.0")), numbers.get((number, "1.1.0"))
-            if old and new and [n - o for o, n in zip(old, new, strict=True)] != pytest.approx([shift] * len(old), abs=1e-2):
-                found.append(f"1.1.0 gave {new} where 1.0.0 gave {old}")
-        return found
+NAME = "mini--traffic--h6-3"
 
 
 @pytest.fixture

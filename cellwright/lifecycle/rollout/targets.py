@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from cellwright.bundle import store
 from cellwright.edge.evidence import Evidence
-from cellwright.errors import BundleError, HubRefused
+from cellwright.errors import BundleError, HubRefused, WrongUse
 from cellwright.lifecycle.rollout.record import Rolling, TargetName
 from cellwright.lifecycle.rollout.rules import State
 
 if TYPE_CHECKING:
     from cellwright.hub.client import HubClient
-    from cellwright.hub.contract import GrantAnswer, Publication
+    from cellwright.hub.contract import GrantAnswer, Publication, Terms
 
 LOCAL_EDGE = "http://127.0.0.1:8080"
 _GRANT_LEEWAY_S = 120.0
@@ -131,7 +131,7 @@ class HubTarget:
         return {"Authorization": f"Bearer {self._grant.grant}"}
 
     def believes(self, found: Evidence, state: State) -> bool:
-        return same_versions(found, state)  # an edge counts from when it had put the publication into effect, by its own clock
+        return same_versions(found, state) and found.since_s == state.started_s
 
     def apply(self, rolling: Rolling) -> None:
         from cellwright.hub.contract import Publication
@@ -144,7 +144,7 @@ class HubTarget:
                 f"another has published {rolling.state.model} {now.version} meanwhile; this rollout of {rolling.state.challenger} "
                 "over it is refused: look at the publication, then begin a new one"
             )
-        if Publication(version=now.version, weights=now.weights, canary=now.canary) != wanted:
+        if Publication(version=now.version, weights=now.weights, canary=now.canary, terms=now.terms) != wanted:
             self._client.publish(rolling.state.model, wanted, expected=now.number)
 
 
@@ -159,12 +159,27 @@ def _publication(rolling: Rolling) -> Publication:
     state = rolling.state
     if state.outcome == "running":
         weights = {state.challenger: min(state.weight, _MOST_WEIGHT)}
-        return Publication(version=state.champion, weights=weights, canary=state.challenger)
+        return Publication(version=state.champion, weights=weights, canary=state.challenger, terms=_terms(rolling))
     if state.outcome == "rolled_back":
         return Publication(version=state.champion)
     if rolling.warm_until_s is not None:
-        return Publication(version=state.challenger, weights={state.champion: 0.0}, canary=state.champion)
+        idle = _terms(rolling).model_copy(update={"sites": (), "shadow": 0.0})
+        return Publication(version=state.challenger, weights={state.champion: 0.0}, canary=state.champion, terms=idle)
     return Publication(version=state.challenger)
+
+
+def _terms(rolling: Rolling) -> Terms:
+    """Raises WrongUse: a hub takes no such parameters."""
+    from pydantic import ValidationError
+
+    from cellwright.hub.contract import Terms
+
+    p = rolling.params
+    try:
+        return Terms(sites=p.sites, shadow=p.shadow, latency_ms=p.latency_ms, since_s=rolling.state.started_s)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise WrongUse(f"rollout.{'.'.join(map(str, first['loc']))}: {first['msg']}; a hub takes no more than that") from None
 
 
 def _trial(rolling: Rolling, version: str, digest: str, weight: float) -> store.Trial:
