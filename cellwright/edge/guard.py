@@ -27,7 +27,8 @@ class Guard:
     def __init__(self, hub_key: Callable[[], Ed25519PublicKey | None], clock: Callable[[], float] = time.time) -> None:
         """`hub_key`: the key of the moment; None where this edge has not heard from a hub yet."""
         self._hub_key, self._clock = hub_key, clock
-        self.since: Callable[[str], float] = lambda _tenant: 0.0  # from when on grants of a tenant are believed, by the hub's word
+        # From when on grants of a tenant are believed, by the hub's word.
+        self.since: Callable[[str], float] = lambda _tenant: 0.0
         self._seen: OrderedDict[str, Grant] = OrderedDict()
         self._seen_by: Ed25519PublicKey | None = None
 

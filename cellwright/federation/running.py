@@ -118,9 +118,7 @@ def _seat(bed: Bed, made: Plan, watch: Watch) -> Seat | None:
     folder = home / made.request
     own = signing_key(home / "signing.pem")
     watch.told(f"auditor {node.name} is a node of its own; its log: {folder / 'audit.jsonl'}, its key: {own.public}")
-    return Seat(
-        name=node.name, folder=str(folder), signing=str(home / "signing.pem"), public_key=node.public_key or own.public
-    )
+    return Seat(name=node.name, folder=str(folder), signing=str(home / "signing.pem"), public_key=node.public_key or own.public)
 
 
 def _links(bed: Bed, topology: Topology) -> dict[str, Link]:

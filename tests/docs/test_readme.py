@@ -116,7 +116,9 @@ def test_dvc_commands_are_understood():
 def test_deployments_and_their_parameters_exist():
     present = {d["entrypoint"]: d for d in yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]}
     names = {f"{entry.rpartition(':')[2]}/{d['name']}": entry for entry, d in present.items()}
-    assert set(re.findall(r"`((?:benchmark|federate|follow|monitor|publish|retrain|transfer|vertical)/[\w-]+)`", BOTH)) == set(names)
+    assert set(re.findall(r"`((?:benchmark|federate|follow|monitor|publish|retrain|transfer|vertical)/[\w-]+)`", BOTH)) == set(
+        names
+    )
     for words in [w for w in of("prefect") if w[:2] == ["deployment", "run"]]:
         path, _, function = names[words[2]].partition(":")
         tree = ast.parse((REPOSITORY / path).read_text())

@@ -352,9 +352,7 @@ def _save(path: Path, groups: Mapping[tuple[str, ...], Arrays], told: Mapping[st
     from safetensors.numpy import save
 
     arrays = {
-        json.dumps([*group, name]): np.array(a, order="C", copy=None)
-        for group, of in groups.items()
-        for name, a in of.items()
+        json.dumps([*group, name]): np.array(a, order="C", copy=None) for group, of in groups.items() for name, a in of.items()
     }
     names = [[list(group), list(of)] for group, of in groups.items()]
     at_rest.write(path, save(arrays, {"content": json.dumps({"told": told, "names": names})}))
