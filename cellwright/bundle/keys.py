@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -70,13 +71,20 @@ def read_public(path: Path) -> Ed25519PublicKey:
     """
     try:
         with path.open("rb") as file:
-            key = load_pem_public_key(file.read(_LARGEST_KEY_BYTES))
+            content = file.read(_LARGEST_KEY_BYTES)
     except OSError as error:
         raise BundleError(f"cannot read the public key {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise BundleError(f"{path} is not a public key in PEM ({error})") from error
+    return parse_public(content, str(path))
+
+
+def parse_public(content: bytes, what: str) -> Ed25519PublicKey:
+    """A public key in PEM; `what` it is, for the error. Raises BundleError: it is no Ed25519 public key."""
+    try:
+        key = load_pem_public_key(content)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise BundleError(f"{what} is not a public key in PEM ({error})") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise BundleError(f"{path} must hold an Ed25519 public key, found {type(key).__name__}")
+        raise BundleError(f"{what} must hold an Ed25519 public key, found {type(key).__name__}")
     return key
 
 

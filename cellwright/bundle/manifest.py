@@ -123,6 +123,11 @@ class Manifest:
         """Whether it is a forecasting bundle, which an edge can run; a file bundle is for download only."""
         return self.format == media.FORECAST
 
+    @property
+    def bytes(self) -> int:
+        """Of all its blobs, each counted once."""
+        return sum({d.digest: d.size for d in self.blobs}.values())
+
 
 def parse_index(content: bytes) -> Index:
     """Parse index.json.

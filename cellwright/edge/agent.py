@@ -33,11 +33,13 @@ from cellwright.edge.pulling import pull
 from cellwright.edge.stopping import Links
 from cellwright.edge.uses import Key
 from cellwright.edge.wants import Want
-from cellwright.errors import CellwrightError, HubError, HubRefused, WorkspaceError
+from cellwright.errors import BundleError, CellwrightError, HubError, HubRefused, WorkspaceError
 from cellwright.hub.client import HubClient
 from cellwright.hub.contract import MOST_REPORTS, Desired, Edge, EdgeForm, FetchReport, Heartbeat, Held, Location, QosRecord
 
 log = logging.getLogger(__name__)
+_NEIGHBOURS_S = 1.0  # the hub is asked for its edges no more often than so
+_MOST_DESIRED_BYTES = 64 << 20  # of the hub's word: 200,000 versions
 _MOST_SKEW_S = 30.0  # beyond half of the grants' leeway a wrong clock is worth a word
 
 
@@ -71,6 +73,7 @@ class Pace:
 class _Tries:
     failures: int = 0
     due_s: float = 0.0
+    failed_s: float = 0.0
     why: str = ""
 
 
@@ -96,6 +99,7 @@ class Agent:
         self._effective = 0  # revision that is in effect
         self.url = hub.url or ""
         self.neighbours: tuple[Edge, ...] = ()
+        self._neighbours_s = float("-inf")
 
     # for the server
 
@@ -105,8 +109,8 @@ class Agent:
         if want is None or want.key in self.library.held():
             return False
         self._asked.add(want.key)
-        if want.key in self._tries:
-            self._tries[want.key].due_s = 0.0
+        if (tries := self._tries.get(want.key)) is not None:  # sooner, and not at once: many may ask for what does not come
+            tries.due_s = min(tries.due_s, tries.failed_s + self.pace.first_pause_s)
         self._wake.set()
         return True
 
@@ -161,15 +165,26 @@ class Agent:
         while True:
             revision = self.library.desired.revision if self.library.desired else 0
             params = {"revision": str(revision), "wait_s": f"{self.pace.wait_s:g}"}
-            answer = await client.get(f"/v1/edges/{self.hub.name}/desired", params=params)
+            status, content = await _asked(client, f"/v1/edges/{self.hub.name}/desired", params)
             self._away = ""
-            if answer.status_code == httpx.codes.OK:
-                desired = Desired.model_validate_json(answer.content)
-                await asyncio.to_thread(self.library.take, desired)
+            if status == httpx.codes.OK:
+                desired = _desired(content)
+                await asyncio.to_thread(self.take, desired)
                 self._tries, self._no_room = {}, {}
                 self._wake.set()
-            elif answer.status_code != httpx.codes.NOT_MODIFIED:
-                raise HubError(f"the hub answered {answer.status_code}: {answer.text[:300]}")
+                if desired.revision == revision:  # it has not waited for a change
+                    await asyncio.sleep(self.pace.first_pause_s)
+            elif status != httpx.codes.NOT_MODIFIED:
+                raise HubError(f"the hub answered {status}: {content[:300].decode(errors='replace')}")
+
+    def take(self, desired: Desired) -> None:
+        """Put the hub's word into effect. Raises HubError: it cannot be meant for this edge; nothing is changed."""
+        if desired.edge != self.hub.name:
+            raise HubError(f"the hub told edge {self.hub.name} what {desired.edge} shall hold; it is not followed")
+        try:
+            self.library.take(desired)
+        except BundleError as error:
+            raise HubError(f"the hub's word is not followed: {error}") from error
 
     def _register(self) -> None:
         h = self.hub
@@ -237,7 +252,7 @@ class Agent:
 
     def _failed(self, key: Key, why: str, least_s: float) -> None:
         tries = self._tries.setdefault(key, _Tries())
-        tries.failures, tries.why = tries.failures + bool(why), why
+        tries.failures, tries.why, tries.failed_s = tries.failures + bool(why), why, time.monotonic()
         tries.due_s = time.monotonic() + max(least_s, self._pause_s(tries.failures))
 
     def _bring(self, want: Want, *, asked: bool) -> None:
@@ -327,7 +342,10 @@ class Agent:
             self._power = await asyncio.to_thread(power.look_up)
 
     def edges(self) -> tuple[Edge, ...]:
-        """All edges, as the hub last told. In a thread."""
+        """All edges, as the hub last told; it is not asked for each device that comes. In a thread."""
+        if time.monotonic() - self._neighbours_s < _NEIGHBOURS_S:
+            return self.neighbours
+        self._neighbours_s = time.monotonic()
         try:
             self.neighbours = self._client.edges()
         except HubError as error:
@@ -363,3 +381,21 @@ class Agent:
 
     def _tls(self) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=str(self.hub.ca)) if self.hub.ca else self.hub.address.startswith("https:")
+
+
+async def _asked(client: httpx.AsyncClient, path: str, params: dict[str, str]) -> tuple[int, bytes]:
+    """Status and body. Raises HubError where the body is larger than any can be, before it fills the memory."""
+    content = bytearray()
+    async with client.stream("GET", path, params=params) as answer:
+        async for part in answer.aiter_bytes(65_536):
+            content += part
+            if len(content) > _MOST_DESIRED_BYTES:
+                raise HubError(f"the hub's answer has more than {_MOST_DESIRED_BYTES} bytes; it was cut off")
+    return answer.status_code, bytes(content)
+
+
+def _desired(content: bytes) -> Desired:
+    try:
+        return Desired.model_validate_json(content)
+    except ValueError as error:
+        raise HubError(f"the hub's answer is not what an edge shall hold ({error}); are both of one version?"[:500]) from error

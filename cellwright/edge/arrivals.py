@@ -35,10 +35,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PREFETCH = "/v1/prefetch"
-_MOST = 20_000  # arrivals at once
+_MOST = 20_000  # arrivals at once, of which one tenant may have half
+_MOST_TOLD = 64  # neighbours that are being told of a device at once; what is beyond comes unannounced
 _LEAST_LIFE_S, _LIFE_OF_DEADLINE = 30.0, 10.0  # an arrival is forgotten after ten deadlines, or half a minute
 _STATUS = {"requested": "REQUESTED", "available": "AVAILABLE", "denied": "DENIED", "released": "DELETED"}
 _AHEAD_DEG = 60.0  # an edge is ahead if it lies within so much of the heading
+
+
+_Device = tuple[str, str]  # tenant, device
 
 
 @dataclass
@@ -64,6 +68,8 @@ class Arrivals:
     def __init__(self, guard: Guard, tenants: Tenants, agent: Agent, network: Acceleration | None) -> None:
         self._guard, self._tenants, self._agent, self._network = guard, tenants, agent, network
         self._here: dict[str, _Here] = {}
+        self._of: dict[_Device, str] = {}  # a device is here once
+        self._telling = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add_to(self, router: web.UrlDispatcher) -> None:
@@ -83,16 +89,17 @@ class Arrivals:
 
     async def arrive(self, request: web.Request) -> web.Response:
         """A device is here."""
+        self._guard.grant(request)  # nobody unknown has a body read
         arrival = await parsed(request, Arrival)
         grant = self._granted(request, arrival.tenant, arrival.model, arrival.device)
         held, size = self._ensured(arrival.tenant, arrival.model, arrival.version)
-        if len(self._here) >= _MOST:
-            raise RequestError(429, f"{len(self._here)} devices are here already; fetch without announcing it")
-        for id, other in list(self._here.items()):
-            if (other.arrival.tenant, other.arrival.device) == (arrival.tenant, arrival.device):
-                await self._end(id)  # it begins anew
-        id, here = secrets.token_urlsafe(16), _Here(arrival, grant, size if arrival.bytes is None else arrival.bytes)
-        self._here[id] = here
+        device = (arrival.tenant, arrival.device)
+        if (before := self._of.get(device)) is not None:
+            await self._end(before)  # it begins anew
+        if len(self._here) >= _MOST or sum(tenant == arrival.tenant for tenant, _ in self._of) >= _MOST // 2:
+            raise RequestError(429, "as many devices as may be are here already; fetch without announcing it")
+        id, here = secrets.token_urlsafe(16), _Here(arrival, grant, size if arrival.bytes is None else min(size, arrival.bytes))
+        self._here[id], self._of[device] = here, id
         life_s = max(_LEAST_LIFE_S, _LIFE_OF_DEADLINE * (arrival.deadline_s or 0))
         here.ending = asyncio.get_running_loop().call_later(life_s, lambda: self._background(self._end(id)))
         await self._accelerate(id, here, arrival.address or _address(request))
@@ -115,6 +122,7 @@ class Arrivals:
 
     async def prefetch(self, request: web.Request) -> web.Response:
         """A device will come: bring its model."""
+        self._guard.grant(request)
         asked = await parsed(request, Prefetch)
         self._guard.tenant(request, asked.tenant, asked.model)
         held, _ = self._ensured(asked.tenant, asked.model, asked.version)
@@ -131,9 +139,9 @@ class Arrivals:
             new = await asyncio.to_thread(self._agent.outbox.put, rows)
         except WorkspaceError as error:
             raise RequestError(507, f"the edge has no room for reports; send them to the hub ({error})") from None
-        for id, here in list(self._here.items()):
-            done = [r for r in reports if (r.tenant, r.device, r.model) == (grant.tenant, grant.subject, here.arrival.model)]
-            if done and here.grant.subject == grant.subject and here.grant.tenant == grant.tenant:
+        if (id := self._of.get((grant.tenant, grant.subject))) is not None:
+            done = [r for r in reports if r.model == self._here[id].arrival.model]
+            if done:
                 await self._end(id, done[-1])
         return web.json_response({"new": new})
 
@@ -157,7 +165,7 @@ class Arrivals:
         held = self._tenants.held(tenant, model, version)
         if not held and not self._agent.missing(tenant, model, version):
             raise RequestError(404, f"{model} {version} is not placed here; ask the hub which edges have it (POST /v1/match)")
-        return held, want.bytes if want else 0
+        return held, want.bytes if want else self._tenants.bytes_of(tenant, model, version)
 
     async def _accelerate(self, id: str, here: _Here, address: str) -> None:
         """Ask the network, where the device wants the edge to."""
@@ -173,6 +181,9 @@ class Arrivals:
         here = self._here.pop(id, None)
         if here is None:
             return
+        device = (here.arrival.tenant, here.arrival.device)
+        if self._of.get(device) == id:
+            del self._of[device]
         if here.ending is not None:
             here.ending.cancel()
         if self._network is not None and here.session is not None:
@@ -209,6 +220,16 @@ class Arrivals:
 
     async def _announce(self, arrival: Arrival, leave: str) -> None:
         """Tell the edge that the device is heading for. Only edges that the hub knows are told."""
+        if self._telling >= _MOST_TOLD:
+            log.warning("%d neighbours are being told already; that of %s is not", self._telling, arrival.device)
+            return
+        self._telling += 1
+        try:
+            await self._tell(arrival, leave)
+        finally:
+            self._telling -= 1
+
+    async def _tell(self, arrival: Arrival, leave: str) -> None:
         edges = await asyncio.to_thread(self._agent.edges)
         there = next_edge(edges, self._agent.hub.name, arrival)
         if there is None:
@@ -217,8 +238,9 @@ class Arrivals:
         body = Prefetch(tenant=arrival.tenant, model=arrival.model, version=arrival.version).model_dump(mode="json")
         try:
             async with httpx.AsyncClient(timeout=10, trust_env=False, verify=there.url.startswith("https:")) as client:
-                answer = await client.post(f"{there.url.rstrip('/')}{PREFETCH}", json=body, headers={"Authorization": leave})
-            log.info("edge %s is told of %s: %d", there.name, arrival.model, answer.status_code)
+                address, leaves = f"{there.url.rstrip('/')}{PREFETCH}", {"Authorization": leave}
+                async with client.stream("POST", address, json=body, headers=leaves) as answer:  # whose body nobody reads
+                    log.info("edge %s is told of %s: %d", there.name, arrival.model, answer.status_code)
         except httpx.HTTPError as error:
             log.warning("edge %s cannot be told of %s: %s", there.name, arrival.model, error or type(error).__name__)
 

@@ -16,9 +16,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cellwright.hub.contract import Amount, Line, Location, ModelName, Positive, ShortName, TenantName, VersionName, Wire
+from cellwright.hub.contract import Amount, Line, Location, ModelName, ShortName, TenantName, VersionName, Wire
 
 ARRIVALS, FETCHES, PATCHES = "/v1/arrivals", "/v1/fetches", "patches"
+LONGEST_DEADLINE_S = 86_400.0  # an arrival, and its quality of service, lives for ten of them at most
 Asker = Literal["edge", "device", "none"]  # who asks the network for quality of service
 
 
@@ -29,8 +30,8 @@ class Arrival(Wire):
     tenant: TenantName
     model: ModelName
     version: VersionName | Literal["latest"] = "latest"
-    deadline_s: Positive | None = None  # that it wants the model within; None: as soon as may be
-    bytes: Amount | None = None  # that it still needs; None: all of it
+    deadline_s: Annotated[float, Field(gt=0, le=LONGEST_DEADLINE_S)] | None = None  # for the model; None: as soon as may be
+    bytes: Amount | None = None  # that it still needs; None: all of it, which is also the most
     location: Location | None = None
     qos: Asker = "edge"
     address: Annotated[str, Field(max_length=45)] | None = None  # by which the network knows it; None: that of the connection

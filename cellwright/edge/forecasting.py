@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 _BODY_TIMEOUT_S = 30.0
 ALLOWED: web.RequestKey[Snapshot] = web.RequestKey("allowed", Snapshot)  # where a grant restricts what may be asked for
 _MOST_TRUTHS = 10_000  # steps in one POST of truth
+_DEAR_S, _REST = 0.005, 20  # evidence that took longer is written again after so many times that
 
 
 class Forecasting:
@@ -37,6 +39,7 @@ class Forecasting:
         self._shelf, self._slots, self._body_bytes = shelf, slots, body_bytes
         self._batches = Batches(slots.pool, slots.workers, budget_s)
         self._sides: dict[str, Side] = {}
+        self._evidence: WeakKeyDictionary[Side, tuple[float, bytes]] = WeakKeyDictionary()  # until when it may be told again
         self._shadows: set[asyncio.Task[None]] = set()
         self.used: Callable[[Manifest], None] | None = None  # told of each forecast: popularity
 
@@ -78,8 +81,19 @@ class Forecasting:
         name, side = self._side_of(asked, self._now(request))
         if side is None:
             raise RequestError(404, f"no version of {name} is on trial here")
-        found = side.evidence(f"{request.host}")
-        return web.Response(body=found.model_dump_json().encode(), content_type="application/json")
+        return web.Response(body=self._told(side, _here(request)), content_type="application/json")
+
+    def _told(self, side: Side, edge: str) -> bytes:
+        """A trial's evidence. What took long to write is told again for a while: whoever asks, it costs a twentieth of a core."""
+        begun = time.perf_counter()
+        known = self._evidence.get(side)
+        if known is not None and begun < known[0]:
+            return known[1]
+        body = side.evidence(edge).model_dump_json().encode()
+        ended = time.perf_counter()
+        if ended - begun > _DEAR_S:
+            self._evidence[side] = (ended + _REST * (ended - begun), body)
+        return body
 
     async def _json(self, request: web.Request) -> Any:
         if (request.content_length or 0) > self._body_bytes:
@@ -192,6 +206,12 @@ class Forecasting:
             raise RequestError(400, "expected a JSON object with bundle, times and values")
         champion = now.predictor(body.get("bundle"))
         return champion.manifest.name, self._side(now, champion)
+
+
+def _here(request: web.Request) -> str:
+    """The address that was asked, by the socket: what a client calls it is told to nobody else."""
+    host, port, *_ = (request.transport.get_extra_info("sockname") if request.transport else None) or ("", 0)
+    return f"{host}:{port}"
 
 
 def _truths(body: dict[str, Any], side: Side) -> list[tuple[int, str, list[float | None]]]:

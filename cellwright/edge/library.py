@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellwright.bundle import store
+from cellwright.bundle.keys import parse_public
 from cellwright.bundle.manifest import Manifest
 from cellwright.edge.eviction import victims
 from cellwright.edge.eviction._contract import Candidate
@@ -66,8 +67,12 @@ class Library:
 
     def _load(self) -> None:
         try:
-            self.desired = Desired.model_validate_json(self._path.read_bytes()) if self._path.is_file() else None
-        except ValueError as error:
+            if self._path.is_file():
+                desired = Desired.model_validate_json(self._path.read_bytes())
+                parse_public(desired.hub_key.encode(), "the hub's key")
+                self.shelves.believe_hub(desired.hub_key)
+                self.desired = desired
+        except (ValueError, BundleError) as error:
             log.warning("%s is damaged (%s); the hub is asked again", self._path, error)
         shutil.rmtree(self._staging, ignore_errors=True)  # of an earlier process; nobody knows what was cut off where
 
@@ -78,7 +83,13 @@ class Library:
     # what shall be
 
     def take(self, desired: Desired) -> None:
-        """Remember the hub's word, and believe whom it believes. Raises WorkspaceError."""
+        """Remember the hub's word, and believe whom it believes.
+
+        Raises:
+            BundleError: the hub's key is none; nothing is changed.
+            WorkspaceError: it cannot be written.
+        """
+        parse_public(desired.hub_key.encode(), "the hub's key")
         with self._lock:
             write_text(self._path, desired.model_dump_json())
             self.shelves.believe_hub(desired.hub_key)
@@ -108,7 +119,7 @@ class Library:
     def held(self) -> dict[Key, Has]:
         """What is held."""
         return {
-            key: Has(key, shelved.manifest.digest, _bytes(shelved.manifest), shelved.folder)
+            key: Has(key, shelved.manifest.digest, shelved.manifest.bytes, shelved.folder)
             for tenant, shelf in self.shelves
             for model, versions in shelf.snapshot.bundles.items()
             for version, shelved in versions.items()
@@ -153,7 +164,7 @@ class Library:
                 h.folder for h in self.held().values() if (h.key.tenant, h.key.model) == (want.key.tenant, want.key.model)
             )
             staging = self._staging / want.digest.removeprefix("sha256:")
-            return Order(want.key, want.digest, self.shelves.trust_of(want.key.tenant), staging, others)
+            return Order(want.key, want.digest, self.shelves.trust_of(want.key.tenant), staging, others, want.bytes)
 
     def release(self, key: Key) -> None:
         """The version has come, or has not: its room is counted as what it is."""
@@ -312,7 +323,3 @@ def _wanted_trial(tenant: str, model: DesiredModel, held: dict[Key, Has], before
         latency_ms=terms.latency_ms,
         since_s=begun_s if terms.since_s is None else terms.since_s,
     )
-
-
-def _bytes(manifest: Manifest) -> int:
-    return sum({d.digest: d.size for d in manifest.blobs}.values())

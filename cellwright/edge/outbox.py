@@ -1,4 +1,7 @@
-"""Reports on their way to the hub, kept on disk while it is away: SQLite, bounded, the oldest go first when it is full."""
+"""Reports on their way to the hub, kept on disk while it is away: SQLite, bounded.
+
+When it is full, the oldest of the tenant that has the most go first, so that no tenant's devices push out what others have reported.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,16 @@ from cellwright.errors import WorkspaceError
 from cellwright.files import explained
 
 _TABLE = "CREATE TABLE IF NOT EXISTS reports (id INTEGER PRIMARY KEY, kind TEXT, name TEXT, document TEXT, UNIQUE (kind, name))"
+_COUNTED = "SELECT substr(name, 1, instr(name, '/')) AS tenant, count(*) FROM reports GROUP BY tenant ORDER BY 2 DESC"
+_DELETE_OLDEST = (
+    "DELETE FROM reports WHERE id IN (SELECT id FROM reports WHERE substr(name, 1, instr(name, '/')) = ? ORDER BY id LIMIT ?)"
+)
 MOST_ROWS = 100_000
 
 
 @dataclass(frozen=True)
 class Report:
-    """One report. `name`: what makes it one: a report of the same name replaces it."""
+    """One report. `name`: what makes it one, "<tenant>/<…>": a report of the same name replaces it."""
 
     kind: str  # "fetch" or "qos"
     name: str
@@ -45,7 +52,7 @@ class Outbox:
                     before = db.execute("SELECT count(*) FROM reports").fetchone()[0]
                     db.executemany("INSERT OR REPLACE INTO reports (kind, name, document) VALUES (?, ?, ?)", rows)
                     after = db.execute("SELECT count(*) FROM reports").fetchone()[0]
-                    db.execute("DELETE FROM reports WHERE id <= (SELECT max(id) FROM reports) - ?", (self._most,))
+                    _make_room(db, after - self._most)
             except sqlite3.OperationalError as error:
                 raise WorkspaceError(f"cannot keep reports in {self._path} ({error}); free some space") from error
         return int(after - before)
@@ -67,3 +74,13 @@ class Outbox:
 
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(self._path, timeout=10)
+
+
+def _make_room(db: sqlite3.Connection, surplus: int) -> None:
+    """Delete so many reports: of whichever tenant has the most, down to what the next has, and so on."""
+    while surplus > 0:
+        (tenant, most), *others = db.execute(_COUNTED).fetchall()
+        beyond = most - (others[0][1] if others else 0)
+        gone = min(surplus, max(beyond, -(-surplus // (1 + len(others)))))
+        db.execute(_DELETE_OLDEST, (tenant, gone))
+        surplus -= gone

@@ -170,8 +170,13 @@ class Patches:
         command = [sys.executable, "-c", _MAKE, str(pair.base), str(pair.target), str(aside)]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
             self._child = child
-            _, said = child.communicate(timeout=_MAKE_S)
-        self._child = None
+            try:
+                _, said = child.communicate(timeout=_MAKE_S)
+            except subprocess.TimeoutExpired:
+                child.kill()  # else leaving this block would wait for it
+                raise
+            finally:
+                self._child = None
         if child.returncode:
             raise OSError(f"exit code {child.returncode}: {said.decode(errors='replace')[-300:]}")
         patch = inspect(aside)

@@ -36,6 +36,7 @@ class Order:
     trust: Trust
     staging: Path
     held: tuple[Path, ...] = ()
+    bytes: int | None = None  # that the hub announced, and room was made for
 
 
 def pull(download: Download, base: str, order: Order) -> Manifest:
@@ -86,6 +87,8 @@ def _documents(download: Download, base: str, order: Order) -> tuple[Manifest, d
         raise BundleError(
             f"the hub announced {order.key} with {order.digest[:19]}…, and sent {found} with {manifest.digest[:19]}…"
         )
+    if order.bytes is not None and manifest.bytes > order.bytes:
+        raise BundleError(f"the hub announced {order.key} with {order.bytes} bytes, and its manifest names {manifest.bytes}")
     return manifest, documents
 
 

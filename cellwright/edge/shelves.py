@@ -58,8 +58,7 @@ class Shelves:
     def refresh(self) -> None:
         """Look for changes and take them over."""
         with self._lock:
-            key = self.folder / _HUB
-            self.hub_key = read_public(key) if key.is_file() else None
+            self.hub_key = self._read_hub_key()
             there = {p.name for p in self.folder.glob("*") if _TENANT.fullmatch(p.name) and (p / _KEYS).is_dir()}
             shelves, refused = {}, {}
             for tenant in sorted(there):
@@ -69,6 +68,14 @@ class Shelves:
                     refused[tenant] = str(error)
                     log.warning("nothing of tenant %s is served: %s", tenant, error)
             self._shelves, self.refused = shelves, refused
+
+    def _read_hub_key(self) -> Ed25519PublicKey | None:
+        """None: no hub was ever heard of, or what is there is no key, and no grant can be checked."""
+        try:
+            return read_public(self.folder / _HUB) if (self.folder / _HUB).is_file() else None
+        except BundleError as error:
+            log.warning("no grant can be checked: %s", error)
+            return None
 
     def _refreshed(self, tenant: str) -> Shelf:
         trust = self.trust_of(tenant)

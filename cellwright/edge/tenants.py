@@ -60,6 +60,15 @@ class Tenants:
         except RequestError:
             return False
 
+    def bytes_of(self, tenant: str, model: str, version: str) -> int:
+        """Size of a version that is here; 0: it is not."""
+        shelf = self._shelves.get(tenant)
+        try:
+            found = shelf.snapshot.find(model, version) if shelf is not None else None
+        except RequestError:
+            return 0
+        return 0 if found is None else found.manifest.bytes
+
     def _downloadable(self, request: web.Request) -> Snapshot:
         """What a grant lets a request see; counts what is asked for."""
         match = request.match_info

@@ -7,7 +7,7 @@ both forecasts of it are held against it. Nothing here judges: cellwright/lifecy
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,8 @@ from cellwright.edge.request import Asked
 from cellwright.edge.shelf import Tried
 
 _INTERVAL_MS = 1_000  # CPU time of both is compared interval by interval
-_MOST_PENDING = 200_000  # forecast values whose truth is waited for; the oldest are forgotten
+_MOST_PENDING = 200_000  # forecast values whose truth is waited for; steps that were asked for first are forgotten first
+_LARGEST = 3.4e38  # float32's, as in request.py
 
 
 @dataclass
@@ -50,9 +51,11 @@ class Side:
         self.trial = tried.trial
         self._asked = self._shadowed = 0
         self._counts = {p.manifest.version: Counts() for p in (champion, tried.predictor)}
-        self._pending: dict[int, dict[str, list[np.ndarray]]] = {}  # at_ms -> site -> [(2, targets): champion's, challenger's]
+        # at_ms -> site -> [(2, targets): champion's, challenger's]; the step that was asked for first comes first, so that times
+        # far ahead, which anybody can ask for, push out nothing for longer than others do
+        self._pending: OrderedDict[int, dict[str, list[np.ndarray]]] = OrderedDict()
         self._waiting = 0
-        self._errors: dict[tuple[int, str], _Tally] = defaultdict(_Tally)
+        self._errors: OrderedDict[tuple[int, str], _Tally] = OrderedDict()
         self._used: dict[int, _Used] = defaultdict(_Used)
 
     def same(self, champion: Predictor, tried: Tried) -> bool:
@@ -117,9 +120,9 @@ class Side:
         for i, at_ms in enumerate(times):
             waiting = self._pending.get(at_ms)
             for site in [s for s in waiting if s in asked_history] if waiting else ():
-                given = asked_history[site]
-                if isinstance(given, dict):
-                    self.truth(at_ms, site, [given.get(t, [None] * problem.history)[i] for t in problem.targets])
+                values = _measured(asked_history[site], problem.targets, problem.history, i)
+                if values is not None:
+                    self.truth(at_ms, site, values)
 
     def truth(self, at_ms: int, site: str, values: list[float | None]) -> int:
         """What was measured of each target at a site and step; returns how many forecasts it settled."""
@@ -131,12 +134,12 @@ class Side:
             if value is None:
                 continue  # not measured: these forecasts stay without their truth
             for both in kept:
-                tally = self._errors[at_ms, target]
+                tally = self._errors.setdefault((at_ms, target), _Tally())
                 tally.n += 1
                 tally.champion += abs(float(both[0, place]) - value)
                 tally.challenger += abs(float(both[1, place]) - value)
         while len(self._errors) > MAX_PAIRS:
-            self._errors.pop(min(self._errors))
+            self._errors.popitem(last=False)
         return len(kept)
 
     def evidence(self, edge: str) -> Evidence:
@@ -176,8 +179,23 @@ class Side:
         self._pending.setdefault(at_ms, {}).setdefault(site, []).append(both)
         self._waiting += 1
         while self._waiting > _MOST_PENDING:
-            oldest = min(self._pending)
-            self._waiting -= sum(map(len, self._pending.pop(oldest).values()))
+            _, first = self._pending.popitem(last=False)
+            self._waiting -= sum(map(len, first.values()))
+
+
+def _measured(given: Any, targets: Iterable[str], count: int, index: int) -> list[float | None] | None:
+    """Each target's value at a place of a request's series. None: it is no series; of sites that the model does not look at
+    nothing was checked before."""
+    values: list[float | None] = []
+    for target in targets:
+        series = given.get(target) if isinstance(given, dict) else None
+        if not isinstance(series, list) or len(series) != count:
+            return None
+        value = series[index]
+        if value is not None and not (type(value) in (int, float) and abs(value) <= _LARGEST):
+            return None
+        values.append(value)
+    return values
 
 
 def _turn(number: int, share: float) -> bool:

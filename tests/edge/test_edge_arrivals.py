@@ -87,7 +87,7 @@ def test_what_the_network_refuses_does_not_stop_the_device(operator_cloud, acces
     publish(operator_cloud, "guide")
     with edge_of(operator_cloud, more={"network": access}) as edge:
         until(lambda: served(edge, "guide"))
-        far = edge.http.post("/v1/arrivals", json=arriving(bytes=10**12)).json()
+        far = edge.http.post("/v1/arrivals", json=arriving(deadline_s=1e-6)).json()
         assert far["qos"]["state"] == "denied"
         assert "no profile suffices" in far["qos"]["why"]
         assert edge.http.post("/v1/arrivals", json=arriving(qos="device")).json()["qos"] is None
