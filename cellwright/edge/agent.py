@@ -27,6 +27,7 @@ import httpx
 
 from cellwright.edge import power
 from cellwright.edge.download import Download
+from cellwright.edge.hearing import asked, desired_of
 from cellwright.edge.library import Library
 from cellwright.edge.outbox import Outbox
 from cellwright.edge.pulling import pull
@@ -39,7 +40,6 @@ from cellwright.hub.contract import MOST_REPORTS, Desired, Edge, EdgeForm, Fetch
 
 log = logging.getLogger(__name__)
 _NEIGHBOURS_S = 1.0  # the hub is asked for its edges no more often than so
-_MOST_DESIRED_BYTES = 64 << 20  # of the hub's word: 200,000 versions
 _MOST_SKEW_S = 30.0  # beyond half of the grants' leeway a wrong clock is worth a word
 
 
@@ -165,10 +165,10 @@ class Agent:
         while True:
             revision = self.library.desired.revision if self.library.desired else 0
             params = {"revision": str(revision), "wait_s": f"{self.pace.wait_s:g}"}
-            status, content = await _asked(client, f"/v1/edges/{self.hub.name}/desired", params)
+            status, content = await asked(client, f"/v1/edges/{self.hub.name}/desired", params)
             self._away = ""
             if status == httpx.codes.OK:
-                desired = _desired(content)
+                desired = desired_of(content)
                 await asyncio.to_thread(self.take, desired)
                 self._tries, self._no_room = {}, {}
                 self._wake.set()
@@ -381,21 +381,3 @@ class Agent:
 
     def _tls(self) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=str(self.hub.ca)) if self.hub.ca else self.hub.address.startswith("https:")
-
-
-async def _asked(client: httpx.AsyncClient, path: str, params: dict[str, str]) -> tuple[int, bytes]:
-    """Status and body. Raises HubError where the body is larger than any can be, before it fills the memory."""
-    content = bytearray()
-    async with client.stream("GET", path, params=params) as answer:
-        async for part in answer.aiter_bytes(65_536):
-            content += part
-            if len(content) > _MOST_DESIRED_BYTES:
-                raise HubError(f"the hub's answer has more than {_MOST_DESIRED_BYTES} bytes; it was cut off")
-    return answer.status_code, bytes(content)
-
-
-def _desired(content: bytes) -> Desired:
-    try:
-        return Desired.model_validate_json(content)
-    except ValueError as error:
-        raise HubError(f"the hub's answer is not what an edge shall hold ({error}); are both of one version?"[:500]) from error

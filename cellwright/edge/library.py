@@ -62,6 +62,7 @@ class Library:
         self._lock = threading.RLock()
         self._reserved: dict[Key, int] = {}
         self.desired: Desired | None = None
+        self._wants: tuple[Desired | None, list[Want]] = (None, [])  # of the word that they follow from
         self._patches: Patches | None = None
         self._load()
 
@@ -103,11 +104,15 @@ class Library:
         return next((t.grants_from_s for t in (self.desired.tenants if self.desired else ()) if t.tenant == tenant), 0.0)
 
     def wants(self) -> list[Want]:
-        """What shall be held, the most urgent first."""
-        state = self.desired
+        """What shall be held, the most urgent first. Computed once a word of the hub's: whoever asks for a version comes here."""
+        state, (known, found) = self.desired, self._wants
+        if state is known:
+            return found
         models = [(t.tenant, m) for t in (state.tenants if state else ()) for m in t.models]
-        found = [want for tenant, model in models for want in wants_of(tenant, model)]
-        return sorted(found, key=lambda w: (not w.pinned, -w.priority, not w.latest, w.bytes, w.key))
+        every = [want for tenant, model in models for want in wants_of(tenant, model)]
+        found = sorted(every, key=lambda w: (not w.pinned, -w.priority, not w.latest, w.bytes, w.key))
+        self._wants = (state, found)
+        return found
 
     def wanted(self, tenant: str, model: str, version: str) -> Want | None:
         """The version that shall be held, if it shall; "latest" works as a version."""

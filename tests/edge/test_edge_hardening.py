@@ -10,7 +10,7 @@ import pytest
 from edge_cloud import LOADED, edge_of, leave, publish, served, until
 
 from cellwright.bundle import store
-from cellwright.edge import arrivals
+from cellwright.edge import arrivals, hearing
 from cellwright.edge.download import Download
 from cellwright.edge.evidence import Evidence
 from cellwright.edge.outbox import Outbox, Report
@@ -282,7 +282,7 @@ class Endless(httpx.AsyncByteStream):
             yield bytes(1 << 20)
 
 
-def hearing(edge, transport):
+def heard_by(edge, transport):
     """The agent hears a hub that answers so; after a second it is stopped."""
 
     async def heard():
@@ -293,14 +293,12 @@ def hearing(edge, transport):
 
 
 def test_an_answer_without_end_is_cut_off(operator_cloud, monkeypatch):
-    from cellwright.edge import agent
-
-    monkeypatch.setattr(agent, "_MOST_DESIRED_BYTES", 4 << 20)
+    monkeypatch.setattr(hearing, "MOST_BYTES", 4 << 20)
     with edge_of(operator_cloud) as edge:
         until(lambda: edge.agent._effective)
         endless = Endless()
         with pytest.raises(HubError, match="more than"):
-            asyncio.run(hearing(edge, httpx.MockTransport(lambda request: httpx.Response(200, stream=endless))))
+            asyncio.run(heard_by(edge, httpx.MockTransport(lambda request: httpx.Response(200, stream=endless))))
         assert endless.sent <= 8 << 20
 
 
@@ -314,7 +312,7 @@ def test_a_hub_that_does_not_wait_is_not_asked_without_a_pause(operator_cloud):
             return httpx.Response(200, text=same)
 
         with pytest.raises(TimeoutError):
-            asyncio.run(hearing(edge, httpx.MockTransport(answer)))
+            asyncio.run(heard_by(edge, httpx.MockTransport(answer)))
         assert len(asked) < 50  # with pauses of 50 ms here
 
 

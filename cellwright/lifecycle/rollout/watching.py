@@ -74,7 +74,8 @@ class Watch:
         import httpx
 
         try:
-            return _evidence(self._http.get(url, params={"bundle": model}, headers=dict(headers)))
+            with self._http.stream("GET", url, params={"bundle": model}, headers=dict(headers)) as answer:
+                return _evidence(answer)
         except httpx.HTTPError as error:
             return f"it cannot be reached: {error or type(error).__name__}"
 
@@ -84,10 +85,13 @@ def _evidence(answer: httpx.Response) -> Evidence | str:
         return "it does not try the version out yet"
     if not answer.is_success:
         return f"it answers {answer.status_code} {answer.reason_phrase}"
-    if len(answer.content) > _MOST_BYTES:
-        return f"its evidence has {len(answer.content)} bytes, more than {_MOST_BYTES}"
+    content = bytearray()
+    for part in answer.iter_bytes():
+        content += part
+        if len(content) > _MOST_BYTES:
+            return f"its evidence has more than {_MOST_BYTES} bytes"
     try:
-        return Evidence.model_validate_json(answer.content)
+        return Evidence.model_validate_json(bytes(content))
     except ValidationError as error:
         return f"its answer is no evidence ({error.errors()[0]['msg']}); is it an edge?"
 
