@@ -11,6 +11,7 @@ import logging
 import math
 import secrets
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,7 @@ class Arrivals:
         self._guard, self._tenants, self._agent, self._network = guard, tenants, agent, network
         self._here: dict[str, _Here] = {}
         self._of: dict[_Device, str] = {}  # a device is here once
+        self._of_tenant: Counter[str] = Counter()
         self._telling = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -94,12 +96,14 @@ class Arrivals:
         grant = self._granted(request, arrival.tenant, arrival.model, arrival.device)
         held, size = self._ensured(arrival.tenant, arrival.model, arrival.version)
         device = (arrival.tenant, arrival.device)
-        if (before := self._of.get(device)) is not None:
-            await self._end(before)  # it begins anew
-        if len(self._here) >= _MOST or sum(tenant == arrival.tenant for tenant, _ in self._of) >= _MOST // 2:
+        before = self._of.get(device)
+        if before is None and (len(self._here) >= _MOST or self._of_tenant[arrival.tenant] >= _MOST // 2):
             raise RequestError(429, "as many devices as may be are here already; fetch without announcing it")
         id, here = secrets.token_urlsafe(16), _Here(arrival, grant, size if arrival.bytes is None else min(size, arrival.bytes))
         self._here[id], self._of[device] = here, id
+        self._of_tenant[arrival.tenant] += 1
+        if before is not None:
+            await self._end(before)  # it begins anew
         life_s = max(_LEAST_LIFE_S, _LIFE_OF_DEADLINE * (arrival.deadline_s or 0))
         here.ending = asyncio.get_running_loop().call_later(life_s, lambda: self._background(self._end(id)))
         await self._accelerate(id, here, arrival.address or _address(request))
@@ -182,6 +186,7 @@ class Arrivals:
         if here is None:
             return
         device = (here.arrival.tenant, here.arrival.device)
+        self._of_tenant[here.arrival.tenant] -= 1
         if self._of.get(device) == id:
             del self._of[device]
         if here.ending is not None:

@@ -1,6 +1,7 @@
 """Devices that arrive: their model is brought, the network is asked, the next edge is told, and reports reach the hub."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -156,3 +157,19 @@ def test_the_edge_ahead_is_the_nearest_in_the_heading():
     assert ahead(location=here, heading_deg=225) is None
     assert ahead(next_edge="far-east") == "far-east"
     assert ahead(next_edge="unknown") is None
+
+
+def test_a_device_that_arrives_several_times_at_once_is_here_once(operator_cloud, network, access):
+    publish(operator_cloud, "guide", content=b"x" * 4_000_000)
+    with edge_of(operator_cloud, more={"network": access}) as edge:
+        until(lambda: served(edge, "guide"))
+        edge.http.post("/v1/arrivals", json=arriving())
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(lambda _: edge.http.post("/v1/arrivals", json=arriving()).status_code, range(6)))
+        assert answers == [201] * 6
+        assert len(edge.arrivals._here) == 1
+        assert edge.http.post("/v1/fetches", json=fetched()).json() == {"new": 1}
+        assert edge.arrivals._here == {}
+    with httpx.Client(base_url=network.url, headers={"Authorization": f"Bearer {network.token('edge')}"}, verify=False) as http:
+        left = http.post("/quality-on-demand/v1/retrieve-sessions", json={"device": UE.wire()})
+    assert left.json() == []
