@@ -1,7 +1,8 @@
 """Runs of a model, several requests at once where they meet.
 
 Requests that arrive in the same turn of the event loop, or while a model is running, share its next run; none waits for company that
-is not there. A batch grows no larger than what runs within the latency budget, judged by the runs before it. A model whose run takes less
+is not there, and where none was met of late a request does not even wait for its turn to end, save now and then to look for some.
+A batch grows no larger than what runs within the latency budget, judged by the runs before it. A model whose run takes less
 than handing it to a thread costs runs where it is; a slower one runs in a thread, beside other requests.
 """
 
@@ -22,6 +23,10 @@ from cellwright.edge.predictor import Predictor
 from cellwright.edge.request import Asked
 
 _INLINE_S = 0.5e-3  # a run expected to be shorter holds up the event loop less than a change of threads does
+_LOOK_EVERY = (
+    7  # where requests come alone, each seventh waits to see whether they still do (a prime: no client is always the one)
+)
+_ALONE = 0.5  # others in a run, on average, below which requests are held to come alone
 _MEMORY = 0.9  # of the running mean of a row's time
 _Run = Callable[[Asked], np.ndarray]
 
@@ -70,12 +75,17 @@ class _Line:
         self._row_s = self._alone_s = run_s
         self._waiting: deque[_Waiting] = deque()
         self._running, self._called = 0, False
+        self._company, self._joined = 1.0, 0  # others in a run, a running mean; requests so far
 
     def join(self, run: _Run, asked: Asked) -> asyncio.Future[Ran]:
         loop = asyncio.get_running_loop()
         one = _Waiting(run, asked, loop.create_future())
         self._waiting.append(one)
-        self._call(loop)
+        self._joined += 1
+        if self._company < _ALONE and self._joined % _LOOK_EVERY and not self._called and self._running < self._workers:
+            self._run(loop)
+        else:
+            self._call(loop)
         return one.ran
 
     def _call(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -86,6 +96,10 @@ class _Line:
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._called = False
+        self._company = (self._company + max(0, len(self._waiting) - 1)) / 2
+        self._run(loop)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         batch = self._next()
         if not batch:
             return

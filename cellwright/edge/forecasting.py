@@ -98,11 +98,7 @@ class Forecasting:
     async def _json(self, request: web.Request) -> Any:
         if (request.content_length or 0) > self._body_bytes:
             raise web.HTTPRequestEntityTooLarge(self._body_bytes, request.content_length or 0)
-        try:
-            async with asyncio.timeout(_BODY_TIMEOUT_S):
-                body = await request.read()
-        except TimeoutError:
-            raise RequestError(408, f"the body did not arrive within {_BODY_TIMEOUT_S:g} s") from None
+        body = await (request.read() if request.content.is_eof() else _arriving(request))
         try:
             return _DECODER.decode(body.decode())
         except (ValueError, RecursionError) as error:
@@ -212,6 +208,15 @@ def _here(request: web.Request) -> str:
     """The address that was asked, by the socket: what a client calls it is told to nobody else."""
     host, port, *_ = (request.transport.get_extra_info("sockname") if request.transport else None) or ("", 0)
     return f"{host}:{port}"
+
+
+async def _arriving(request: web.Request) -> bytes:
+    """A body that is still on its way. Raises RequestError (408)."""
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT_S):
+            return await request.read()
+    except TimeoutError:
+        raise RequestError(408, f"the body did not arrive within {_BODY_TIMEOUT_S:g} s") from None
 
 
 def _truths(body: dict[str, Any], side: Side) -> list[tuple[int, str, list[float | None]]]:

@@ -47,6 +47,22 @@ def test_those_of_one_turn_share_a_run_and_each_gets_its_own(run_s):
     assert all(r.cpu_s >= 0 for r in found)
 
 
+def test_those_that_come_alone_do_not_wait_and_company_is_found_again():
+    model = Doubling(1e-5)
+
+    async def alone_then_together():
+        with ThreadPoolExecutor(1) as pool:
+            batches = Batches(pool, 1, 100.0)
+            for _ in range(20):
+                await batches.run(model, asked(1))
+            for _ in range(20):
+                await asyncio.gather(*(batches.run(model, asked(i)) for i in range(4)))
+
+    asyncio.run(alone_then_together())
+    assert model.rows[:20] == [1] * 20
+    assert model.rows[-10:] == [4] * 10
+
+
 def test_a_batch_is_no_longer_than_the_budget():
     model = Doubling(run_s=1.0)  # a row takes a second, it says; two fit
     run(model, [asked(i) for i in range(5)], budget_s=2.0)
