@@ -1,8 +1,7 @@
 """A file down a connection, by sendfile in small pieces.
 
-One call of sendfile with a whole file keeps the kernel copying far ahead of whoever reads, until what it copies has left the cache
-of the processor before it is read. Pieces of half a megabyte carry a third more on loopback, and let other connections have their
-turn in between: docs/experiments.md, benchmarks/_distribution_server.py.
+One call of sendfile with a whole file holds up every other connection while the kernel takes it. Pieces of half a megabyte let the
+others have their turn in between; what that carries on loopback, to one client and to many, is in docs/experiments.md.
 """
 
 from __future__ import annotations
