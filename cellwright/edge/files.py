@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
 from cellwright.edge.problems import problem
 from cellwright.edge.request import RequestError
-from cellwright.edge.sending import send_file
 from cellwright.edge.shelf import Shelved
 
 if TYPE_CHECKING:
@@ -43,16 +42,6 @@ class BlobResponse(web.FileResponse):
                 return await super().prepare(request.clone(headers=headers))
             except TimeoutError as error:  # by the kernel (connections.py): the client is gone, which is no fault of the server
                 raise ConnectionResetError("the client took nothing for too long") from error
-
-    async def _sendfile(self, request: web.BaseRequest, fobj: IO[Any], offset: int, count: int) -> AbstractStreamWriter:
-        """aiohttp's way to send a file, but in pieces (sending.py)."""
-        writer = await web.StreamResponse.prepare(self, request)
-        assert writer is not None
-        if request.transport is None:
-            raise ConnectionResetError("the client is gone")
-        await send_file(request.transport, fobj, offset, count)
-        await web.StreamResponse.write_eof(self)
-        return writer
 
 
 async def set_headers(request: web.Request, response: web.StreamResponse) -> None:
