@@ -30,6 +30,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from _model import schema_of_sites
 
 from cellwright.bundle import media, store
 from cellwright.bundle.keys import signing_key, trusted
@@ -39,7 +40,7 @@ from cellwright.lifecycle.rollout.controller import Hands, begin, drive
 from cellwright.lifecycle.rollout.guards._contract import Opinion, paired
 from cellwright.lifecycle.rollout.record import Files, Rolling
 from cellwright.lifecycle.rollout.targets import StoreTarget
-from cellwright.panel import Feature, Panel, PanelSchema, Segment
+from cellwright.panel import Panel
 from cellwright.params import Params, Rollout, check
 from cellwright.workspace import Workspace
 
@@ -127,22 +128,7 @@ def _panel() -> Panel:
     for i in range(1, ROWS):
         noise[i] = 0.7 * noise[i - 1] + rng.normal(0, 6, SITES)
     traffic = 100 + 40 * np.sin(row / 144 * 2 * np.pi + np.arange(SITES)) + noise
-    schema = PanelSchema(
-        dataset="bench",
-        sites=tuple(f"c{i}" for i in range(SITES)),
-        features=(Feature(name="traffic", unit="Mbit/s", low=0),),
-        targets=("traffic",),
-        cadence_s=600,
-        clock="utc",
-        timezone="Europe/Rome",
-        start_ms=1_383_260_400_000,
-        rows=ROWS,
-        segments=(Segment(name="all", start=0, stop=ROWS),),
-        grid=(5, 5),
-        licence="CC0 1.0",
-        attribution="Generated.",
-    )
-    return Panel.from_arrays(schema, {"traffic": traffic.clip(0).astype(np.float32)})
+    return Panel.from_arrays(schema_of_sites(ROWS), {"traffic": traffic.clip(0).astype(np.float32)})
 
 
 def _prepared(folder: Path) -> Ready:

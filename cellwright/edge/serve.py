@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import ssl
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from cellwright.bundle.keys import trusted
@@ -18,6 +16,7 @@ from cellwright.edge.library import Keeping
 from cellwright.edge.predictor import Precision
 from cellwright.edge.server import DEFAULT_PORT, Edge, Limits, tls_context
 from cellwright.errors import WrongUse
+from cellwright.web import standing
 from cellwright.workspace import Workspace
 
 
@@ -66,59 +65,16 @@ def serve(
     )
     if access_log:
         to_stdout()
-    asyncio.run(_until_signal(edge, on_ready))
+    asyncio.run(standing.until_signal(edge, on_ready))
 
 
-@contextmanager
-def in_thread(edge: Edge) -> Iterator[Edge]:
+def in_thread(edge: Edge) -> AbstractContextManager[Edge]:
     """Serve in a thread of its own while the block runs.
 
     Raises:
         EdgeError: the port is taken.
     """
-    ready, failed = threading.Event(), list[BaseException]()
-    handles: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-    thread = threading.Thread(target=lambda: asyncio.run(_until_told(edge, ready, failed, handles)), name="edge", daemon=True)
-    thread.start()
-    ready.wait()
-    if failed:
-        thread.join()
-        raise failed[0]
-    try:
-        yield edge
-    finally:
-        loop, stop = handles[0]
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-
-
-async def _until_told(
-    edge: Edge,
-    ready: threading.Event,
-    failed: list[BaseException],
-    handles: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]],
-) -> None:
-    stop = asyncio.Event()
-    handles.append((asyncio.get_running_loop(), stop))
-    try:
-        async with edge:
-            ready.set()
-            await stop.wait()
-    except Exception as error:  # handed to the thread that started this one
-        failed.append(error)
-    finally:
-        ready.set()
-
-
-async def _until_signal(edge: Edge, on_ready: Callable[[Edge], None] | None) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    async with edge:
-        if on_ready:
-            on_ready(edge)
-        await stop.wait()
+    return standing.in_thread(edge, "edge")
 
 
 def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:

@@ -1,1 +1,1 @@
-"""What the FastAPI services share: errors as problem details, bounded bodies, and how they are run."""
+"""What the HTTP services share: errors as problem details, bounded bodies, and how they are run."""

@@ -11,12 +11,10 @@ import contextlib
 import errno
 import logging
 import secrets
-import signal
 import ssl
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 from aiohttp import web
@@ -35,6 +33,7 @@ from cellwright.qos.simulator.rates import NetworkRules
 from cellwright.qos.simulator.sessions import Sessions
 from cellwright.qos.simulator.shaper import Shaper
 from cellwright.qos.simulator.terrain import Terrain
+from cellwright.web import standing
 
 log = logging.getLogger(__name__)
 DEFAULT_PORT = 9091  # the standard's example
@@ -153,52 +152,15 @@ class Network:
                 await asyncio.gather(*waits, return_exceptions=True)
 
 
-@contextmanager
-def in_thread(network: Network) -> Iterator[Network]:
+def in_thread(network: Network) -> AbstractContextManager[Network]:
     """Run a network in a thread of its own while the block runs.
 
     Raises:
         QosError: the port is taken.
     """
-    ready, failed = threading.Event(), list[BaseException]()
-    handles: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-
-    async def until_told() -> None:
-        stop = asyncio.Event()
-        handles.append((asyncio.get_running_loop(), stop))
-        try:
-            async with network:
-                ready.set()
-                await stop.wait()
-        except Exception as error:  # handed to the thread that started this one
-            failed.append(error)
-        finally:
-            ready.set()
-
-    thread = threading.Thread(target=lambda: asyncio.run(until_told()), name="network", daemon=True)
-    thread.start()
-    ready.wait()
-    if failed:
-        thread.join()
-        raise failed[0]
-    try:
-        yield network
-    finally:
-        loop, stop = handles[0]
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
+    return standing.in_thread(network, "network")
 
 
 def serve(network: Network, on_ready: Callable[[Network], None] | None = None) -> None:
     """Run a network until SIGINT or SIGTERM. Raises QosError: the port is taken."""
-
-    async def until_signal() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        async with network:
-            if on_ready:
-                on_ready(network)
-            await stop.wait()
-
-    asyncio.run(until_signal())
+    asyncio.run(standing.until_signal(network, on_ready))

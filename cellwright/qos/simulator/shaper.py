@@ -14,6 +14,7 @@ import random
 import socket
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,14 +51,14 @@ class Conditions:
     stall_s: float = 0.0
 
 
-class Rules:
+class Rules(ABC):
     """How a shaper learns of conditions. `version` changes whenever any of them may have."""
 
     version: int = 0
 
+    @abstractmethod
     def conditions(self, path: Path) -> Conditions:
         """The present conditions of a path."""
-        raise NotImplementedError
 
     def device_at(self, address: str) -> str:
         """The name of the device with an address, or the address itself."""
