@@ -21,7 +21,7 @@ install-dev:
 	@scripts/install dev
 
 test: install-dev
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 soak: install-dev
 	$(BIN)/python -m pytest -m "slow" --timeout 3600 $(ARGS)

@@ -95,13 +95,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers (`-n 2 --dist loadgroup`) the conformance tests spread, and those of the federation file by file; all
-    others share one server, so one worker."""
+    """In the order in which workers take shares (`-n 2 --dist loadgroup --no-loadscope-reorder`): the longest one first, and those
+    of a single test last, which fill whatever time is left."""
     for item in items:
-        if "federation" in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-        elif "conformance" not in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group("rest"))
+        if share := _share(item):
+            item.add_marker(pytest.mark.xdist_group(share))
+    items.sort(key=lambda item: (_share(item) != "prefect", _share(item) is None))
+
+
+def _share(item: pytest.Item) -> str | None:
+    """What one worker takes as a whole: all that speaks to the one Prefect server, a room with the fixtures that it shares, a file
+    of the federation's; or, of conformance, the test alone."""
+    room = item.path.parent.name
+    if room == "flows" and "server" in item.fixturenames:
+        return "prefect"
+    return {"conformance": None, "federation": item.path.stem}.get(room, room)
 
 
 @pytest.fixture(scope="session")
