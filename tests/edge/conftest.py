@@ -210,6 +210,14 @@ def edge(shelf, project):
         yield running
 
 
+@pytest.fixture
+def model(http) -> tuple[str, str, int]:
+    """Address, digest and size of the model's blob, where a file's own `http` asks."""
+    layer = http.get(f"/v1/bundles/{NAME}/latest").json()["layers"]["model.onnx"]
+    digest = layer["digest"]
+    return f"/v1/bundles/{NAME}/1.0.0/blobs/sha256/{digest.removeprefix('sha256:')}", digest, layer["bytes"]
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory) -> tuple[Path, Path]:
     """A self-signed certificate for 127.0.0.1 and its key."""

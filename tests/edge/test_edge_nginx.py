@@ -64,13 +64,6 @@ def http(served):
         yield client
 
 
-@pytest.fixture
-def model(http):
-    layer = http.get(f"/v1/bundles/{NAME}/latest").json()["layers"]["model.onnx"]
-    digest = layer["digest"]
-    return f"/v1/bundles/{NAME}/1.0.0/blobs/sha256/{digest.removeprefix('sha256:')}", digest, layer["bytes"]
-
-
 def test_files_are_whole_and_named_by_their_hash(http, model):
     path, digest, size = model
     got = http.get(path)
@@ -84,6 +77,7 @@ def test_files_are_whole_and_named_by_their_hash(http, model):
     assert int(got.headers["content-length"]) == len(got.content) == size
     head = http.head(path)
     assert (head.status_code, head.headers["content-length"], head.content) == (200, str(size), b"")
+    assert http.get(f"/v1/bundles/{NAME}/latest/index.json").headers["cache-control"] == "no-cache"
 
 
 def test_ranges_and_conditions(http, model):

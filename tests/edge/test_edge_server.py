@@ -1,6 +1,5 @@
-"""The edge server on a real port: files, forecasts, limits, hot swap."""
+"""The edge server on a real port: forecasts, limits, hot swap. Its files: test_edge_nginx.py, which asks it with nginx in front too."""
 
-import hashlib
 import json
 import socket
 import ssl
@@ -29,14 +28,6 @@ def http(edge):
         yield client
 
 
-@pytest.fixture
-def model(http):
-    """Address and size of the model's blob."""
-    layer = http.get(f"/v1/bundles/{NAME}/latest").json()["layers"]["model.onnx"]
-    digest = layer["digest"]
-    return f"/v1/bundles/{NAME}/1.0.0/blobs/sha256/{digest.removeprefix('sha256:')}", digest, layer["bytes"]
-
-
 def test_what_is_served_is_listed(http, project):
     (bundle,) = http.get("/v1/bundles").json()["bundles"]
     assert (bundle["name"], bundle["latest"]) == (NAME, "1.0.0")
@@ -46,38 +37,6 @@ def test_what_is_served_is_listed(http, project):
     assert version["problem"]["lags"] == [144]
     assert http.get("/healthz").json() == {"status": "ok"}
     assert http.get("/readyz").json()["serving"] == {NAME: "1.0.0"}
-
-
-def test_files_are_whole_and_named_by_their_hash(http, model):
-    path, digest, size = model
-    got = http.get(path)
-    assert f"sha256:{hashlib.sha256(got.content).hexdigest()}" == digest
-    assert got.headers["etag"] == f'"{digest}"'
-    assert got.headers["cache-control"] == "public, max-age=31536000, immutable"
-    assert got.headers["accept-ranges"] == "bytes"
-    assert got.headers["content-type"] == "application/vnd.cncf.model.weight.v1.raw"
-    assert int(got.headers["content-length"]) == len(got.content) == size
-    head = http.head(path)
-    assert (head.status_code, head.headers["content-length"], head.content) == (200, str(size), b"")
-    assert http.get(f"/v1/bundles/{NAME}/latest/index.json").headers["cache-control"] == "no-cache"
-
-
-def test_ranges_and_conditions(http, model):
-    path, digest, size = model
-    whole = http.get(path).content
-    part = http.get(path, headers={"Range": "bytes=100-199"})
-    assert (part.status_code, part.headers["content-range"], part.content) == (206, f"bytes 100-199/{size}", whole[100:200])
-    assert http.get(path, headers={"Range": "bytes=-10"}).content == whole[-10:]
-    assert http.get(path, headers={"Range": f"bytes={size}-"}).status_code == 416
-    kept = http.get(path, headers={"If-None-Match": f'"{digest}"'})
-    assert (kept.status_code, kept.content, kept.headers["etag"]) == (304, b"", f'"{digest}"')
-    assert http.get(path, headers={"If-None-Match": '"sha256:other"'}).status_code == 200
-    assert http.get(path, headers={"If-Match": '"sha256:other"'}).status_code == 412
-    assert http.get(path, headers={"If-Match": f'"{digest}"'}).status_code == 200
-    resumed = http.get(path, headers={"Range": "bytes=100-", "If-Range": f'"{digest}"'})
-    assert (resumed.status_code, resumed.content) == (206, whole[100:])
-    other = http.get(path, headers={"Range": "bytes=100-", "If-Range": '"sha256:other"'})
-    assert (other.status_code, other.content) == (200, whole)
 
 
 @pytest.mark.parametrize(
