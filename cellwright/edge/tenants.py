@@ -1,7 +1,8 @@
 """Tenants' shelves over HTTP, for whoever shows a grant.
 
     GET  /v1/tenants/{tenant}/bundles[/{name}/{version}[/{path}]]     as /v1/bundles, of what the grant allows
-    POST /v1/tenants/{tenant}/forecast, /truth; GET …/evidence        as /v1/forecast and the others
+    POST /v1/tenants/{tenant}/forecast, /truth; GET …/evidence        as /v1/forecast and the others; truth, told outright or in a
+                                                                      forecast's history, is learnt from grants with `truth` alone
 
 A version that this edge shall hold but does not (it was evicted, or is on its way) is answered with 503 and Retry-After, and fetched
 at once.
@@ -23,6 +24,7 @@ from cellwright.edge.patches import Patches
 from cellwright.edge.request import RequestError
 from cellwright.edge.shelf import Shelf, Snapshot
 from cellwright.edge.shelves import Shelves
+from cellwright.edge.trialling import asked_by
 from cellwright.edge.uses import Key, Uses
 
 Missing = Callable[[str, str, str], bool]  # (tenant, model, version) -> it belongs here, is not here, and is fetched from now on
@@ -101,6 +103,11 @@ class Tenants:
     async def _forecast(self, handler: Handler, request: web.Request) -> web.Response:
         tenant = request.match_info["tenant"]
         request[ALLOWED] = self._allowed(request, tenant)
+        believed = self._guard.grant(request).truth
+        if handler is Forecasting.truth and not believed:
+            raise RequestError(
+                403, "the grant is no leave to tell the truth; ask the hub for one with it (a token of scope truth)"
+            )
         shelf = self._shelves.get(tenant)
         if shelf is None:
             raise RequestError(404, "nothing is served; there are: none")
@@ -109,7 +116,8 @@ class Tenants:
             before = self._forecasting[tenant] = (shelf, self._new(shelf))
             before[1].used = lambda manifest: self._uses.count(Key(tenant, manifest.name, manifest.version))
         try:
-            return await handler(before[1], request)
+            with asked_by(believed=believed):
+                return await handler(before[1], request)
         except RequestError as error:
             if error.status == 404:
                 self._bring_named(request, tenant, await request.read())

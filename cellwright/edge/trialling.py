@@ -2,13 +2,17 @@
 
 The challenger gets its weight's share of the requests, evenly spread, and those of the sites that are its own. A share is computed by
 both (shadow), after the answer is out; when the truth of a forecast step arrives, in a later request's history or by POST /v1/truth,
-both forecasts of it are held against it. Nothing here judges: cellwright/lifecycle/rollout does.
+both forecasts of it are held against it, once for each step ahead, however often it is told or was asked for. Errors are learnt from
+those alone who may tell the truth (BELIEVED): what a model answers to an invented history says nothing of it. Nothing here judges:
+cellwright/lifecycle/rollout does.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +27,19 @@ from cellwright.edge.shelf import Tried
 
 _INTERVAL_MS = 1_000  # CPU time of both is compared interval by interval
 _MOST_PENDING = 200_000  # forecast values whose truth is waited for; steps that were asked for first are forgotten first
+_MOST_SETTLED = 200_000  # (site, time)s of which is remembered that their truth was told
 _LARGEST = 3.4e38  # float32's, as in request.py
+BELIEVED: ContextVar[bool] = ContextVar("believed", default=True)  # whether whoever asks at the moment may tell the truth
+
+
+@contextmanager
+def asked_by(*, believed: bool) -> Iterator[None]:
+    """Whether a trial learns errors from the requests that are answered in the block, and in tasks that it starts."""
+    token = BELIEVED.set(believed)
+    try:
+        yield
+    finally:
+        BELIEVED.reset(token)
 
 
 @dataclass
@@ -51,10 +67,13 @@ class Side:
         self.trial = tried.trial
         self._asked = self._shadowed = 0
         self._counts = {p.manifest.version: Counts() for p in (champion, tried.predictor)}
-        # at_ms -> site -> [(2, targets): champion's, challenger's]; the step that was asked for first comes first, so that times
-        # far ahead, which anybody can ask for, push out nothing for longer than others do
-        self._pending: OrderedDict[int, dict[str, list[np.ndarray]]] = OrderedDict()
+        # at_ms -> site -> steps ahead -> (2, targets): champion's, challenger's; the step that was asked for first comes first, so
+        # that times far ahead, which anybody can ask for, push out nothing for longer than others do
+        self._pending: OrderedDict[int, dict[str, dict[int, np.ndarray]]] = OrderedDict()
         self._waiting = 0
+        self._settled: OrderedDict[tuple[int, str], set[int]] = (
+            OrderedDict()
+        )  # (at_ms, site) -> steps ahead whose error is counted
         self._errors: OrderedDict[tuple[int, str], _Tally] = OrderedDict()
         self._used: dict[int, _Used] = defaultdict(_Used)
 
@@ -104,6 +123,8 @@ class Side:
 
     def forecast(self, asked: Asked, champion: np.ndarray, challenger: np.ndarray) -> None:
         """Keep both forecasts of a request until their truth arrives. Each: (batch, horizon, outputs, targets, quantiles)."""
+        if not BELIEVED.get():
+            return
         problem = self.champion.problem
         both = np.stack([self._points(champion), self._points(challenger)], axis=2)  # (sites, horizon, 2, targets)
         if not np.isfinite(both).all():
@@ -111,10 +132,12 @@ class Side:
         places = problem.sites if problem.inputs == "all" else asked.sites
         for row, site in enumerate(places):
             for step in range(problem.horizon):
-                self._await(asked.first_ms + round(step * problem.cadence_ms), site, both[row, step])
+                self._await(asked.first_ms + round(step * problem.cadence_ms), site, step, both[row, step])
 
     def learn(self, asked_history: Mapping[str, Any], first_ms: int) -> None:
         """Truth out of a request's history: site -> target -> values before `first_ms`, oldest first, null where missing."""
+        if not BELIEVED.get():
+            return
         problem = self.champion.problem
         times = [first_ms - round((problem.history - i) * problem.cadence_ms) for i in range(problem.history)]
         for i, at_ms in enumerate(times):
@@ -126,14 +149,16 @@ class Side:
 
     def truth(self, at_ms: int, site: str, values: list[float | None]) -> int:
         """What was measured of each target at a site and step; returns how many forecasts it settled."""
-        kept = self._pending.get(at_ms, {}).pop(site, [])
+        kept = self._pending.get(at_ms, {}).pop(site, {})
         self._waiting -= len(kept)
         if at_ms in self._pending and not self._pending[at_ms]:
             del self._pending[at_ms]
+        if kept:
+            self._remember(at_ms, site, kept)
         for place, (target, value) in enumerate(zip(self.champion.problem.targets, values, strict=True)):
             if value is None:
                 continue  # not measured: these forecasts stay without their truth
-            for both in kept:
+            for both in kept.values():
                 tally = self._errors.setdefault((at_ms, target), _Tally())
                 tally.n += 1
                 tally.champion += abs(float(both[0, place]) - value)
@@ -175,8 +200,17 @@ class Side:
         by_site = forecast[0].transpose(1, 0, 2, 3) if problem.inputs == "all" else forecast[:, :, 0]
         return point(by_site, problem.quantiles)
 
-    def _await(self, at_ms: int, site: str, both: np.ndarray) -> None:
-        self._pending.setdefault(at_ms, {}).setdefault(site, []).append(both)
+    def _remember(self, at_ms: int, site: str, steps: Iterable[int]) -> None:
+        """These forecasts are counted: none of them is a second time."""
+        self._settled.setdefault((at_ms, site), set()).update(steps)
+        while len(self._settled) > _MOST_SETTLED:
+            self._settled.popitem(last=False)
+
+    def _await(self, at_ms: int, site: str, step: int, both: np.ndarray) -> None:
+        """The first forecast of a (site, time) so many steps ahead is the one that counts; the same asked again is none."""
+        if step in self._pending.get(at_ms, {}).get(site, ()) or step in self._settled.get((at_ms, site), ()):
+            return
+        self._pending.setdefault(at_ms, {}).setdefault(site, {})[step] = both
         self._waiting += 1
         while self._waiting > _MOST_PENDING:
             _, first = self._pending.popitem(last=False)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 
 from cellwright.errors import HubRefused
 from cellwright.hub import contract as c
-from cellwright.hub.access import Auditor, Matcher, Operator, Reader, Reporter, TheHub, Writer
+from cellwright.hub.access import Auditor, Granted, Matcher, Operator, Reader, Reporter, TheHub, Writer
 
 router = APIRouter(prefix="/v1")
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -20,18 +20,33 @@ def match(hub: TheHub, who: Matcher, ask: c.MatchAsk) -> c.MatchAnswer:
 
 
 @router.post("/grants", tags=["matching"], summary="Leave for a device to fetch this tenant's models")
-def grant(hub: TheHub, who: Matcher, ask: c.GrantAsk) -> c.GrantAnswer:
+def grant(hub: TheHub, who: Granted, ask: c.GrantAsk) -> c.GrantAnswer:
     return hub.grant(who, ask)
 
 
 @router.delete("/grants", tags=["matching"], summary="Take back all grants on this tenant's models")
-def revoke_grants(hub: TheHub, who: Writer) -> dict[str, float]:
-    return {"grants_from_s": hub.revoke_grants(who, who.tenant)}
+def revoke_grants(hub: TheHub, who: Writer) -> c.GrantsRevoked:
+    return c.GrantsRevoked(grants_from_s=hub.revoke_grants(who, who.tenant))
+
+
+@router.delete("/grants/{grant}", tags=["matching"], summary="Take back one grant, by its id")
+def revoke_grant(hub: TheHub, who: Writer, grant: Annotated[c.GrantId, Path()]) -> c.Revocation:
+    return hub.revoke_grant(who, grant)
+
+
+@router.delete("/devices/{device}/grants", tags=["matching"], summary="Take back what a device was given until now")
+def revoke_device(hub: TheHub, who: Writer, device: Annotated[c.ShortName, Path()]) -> c.Revocation:
+    return hub.revoke_device(who, device)
+
+
+@router.get("/revocations", tags=["matching"], summary="What was taken back by name, and has not expired since")
+def revocations(hub: TheHub, who: Writer) -> tuple[c.Revocation, ...]:
+    return hub.revocations(who)
 
 
 @router.post("/fetches", tags=["reports"], summary="Fetch reports of devices; a repeated one counts once")
-def report(hub: TheHub, who: Reporter, form: c.FetchReports) -> dict[str, int]:
-    return {"new": hub.report(who, form.reports)}
+def report(hub: TheHub, who: Reporter, form: c.FetchReports) -> c.Counted:
+    return c.Counted(new=hub.report(who, form.reports))
 
 
 @router.get("/fetches", tags=["reports"], summary="Fetch reports of this tenant, the newest first")

@@ -1,4 +1,7 @@
-"""What travels between hub, edges, devices and people: JSON in, JSON out; frozen, unknown keys refused.
+"""What travels between hub, edges, devices and people: JSON in, JSON out; frozen.
+
+Unknown keys of what somebody asks for are refused: a typo must not pass. Of what the hub answers they are ignored by whoever reads it
+(`told`), so that a newer hub can say more; what must not be ignored raises the `protocol` of its document (`Told`), which is checked.
 
 Times are seconds since 1970 (UTC), places are WGS 84 degrees, sizes bytes. A `tenant` owns models; the operator is a tenant too
 (`OPERATOR`), whose areas all may use. `Desired` is what an edge shall hold; the edge pulls it, nothing is pushed at it.
@@ -8,9 +11,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 OPERATOR = "operator"
 MOST_REPORTS = 1_000  # in one POST /v1/fetches
@@ -36,17 +39,54 @@ Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Amount = Annotated[int, Field(ge=0, le=1 << 62)]
 Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Scope = Literal["operator", "models:read", "models:write", "placement:write", "audit:read", "edge", "device", "publish"]
+Scope = Literal[
+    "operator",
+    "models:read",
+    "models:write",
+    "placement:write",
+    "audit:read",
+    "metrics:read",
+    "edge",
+    "device",
+    "publish",
+    "truth",
+]
 Format = Literal["onnx", "safetensors", "modelpack", "opaque"]
 Visibility = Literal["private", "shared"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+GrantId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+PROTOCOL = 1  # the newest that is known here, of documents that hubs tell
+_Kind = TypeVar("_Kind")
 
 
 class Wire(BaseModel):
     """Frozen; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Told(Wire):
+    """What a hub tells edges and devices, which may be older than it is. It writes the lowest `protocol` that says all: only a document
+    with a key that nobody may ignore has a higher one."""
+
+    protocol: Annotated[int, Field(ge=1)] = PROTOCOL
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_known(cls, said: Any) -> Any:
+        """Before all else, which may be of other forms in a newer one."""
+        found = said.get("protocol", PROTOCOL) if isinstance(said, dict) else PROTOCOL
+        if isinstance(found, int) and found > PROTOCOL:
+            raise ValueError(
+                f"the hub speaks protocol {found}, known here is {PROTOCOL}; the hub is newer: update Cellwright here"
+            )
+        return said
+
+
+def told(kind: type[_Kind], content: bytes) -> _Kind:
+    """What a hub answered, perhaps a newer one: keys that are not known here are ignored. Raises ValidationError."""
+    return TypeAdapter(kind).validate_json(content, extra="ignore")
 
 
 # Tenants, tokens, keys
@@ -89,7 +129,7 @@ class TokenForm(Wire):
     """POST /v1/tenants/{tenant}/tokens. `name`: of the person, edge or device that it stands for."""
 
     name: ShortName
-    scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=8)]
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=10)]
     lifetime_s: Annotated[float, Field(gt=0, le=1e10)] | None = None  # None: until it is revoked
 
 
@@ -357,9 +397,11 @@ class DesiredTenant(Wire):
     keys: tuple[str, ...]
     models: tuple[DesiredModel, ...]
     grants_from_s: Seconds = 0.0  # grants that became valid before were taken back
+    revoked_devices: dict[ShortName, Seconds] = Field(default_factory=dict)  # of these devices, those that became valid before …
+    revoked_grants: tuple[GrantId, ...] = ()  # … and these
 
 
-class Desired(Wire):
+class Desired(Told):
     """GET /v1/edges/{edge}/desired: all that an edge shall hold. Equal revisions mean equal states."""
 
     edge: ShortName
@@ -456,7 +498,7 @@ class NearEdge(Wire):
     holds: bool  # whether its last heartbeat said that it has this very version
 
 
-class MatchAnswer(Wire):
+class MatchAnswer(Told):
     """The best release and why; `grant` is what edges ask for (grant.py)."""
 
     tenant: TenantName
@@ -480,14 +522,30 @@ class GrantAsk(Wire):
     device: ShortName
     models: Annotated[tuple[ModelName | Literal["*"], ...], Field(min_length=1, max_length=64)] = ("*",)
     lifetime_s: Annotated[float, Field(ge=1, le=86_400)] = 3_600
+    truth: bool = False  # also leave to tell edges what was measured, which rollouts are judged by; needs a token of scope truth
 
 
-class GrantAnswer(Wire):
+class GrantAnswer(Told):
     """A grant, and the keys to believe."""
 
     grant: str
     expires_s: Seconds
     keys: tuple[str, ...]
+
+
+class GrantsRevoked(Wire):
+    """DELETE /v1/grants: all grants on a tenant's models that became valid before were taken back."""
+
+    grants_from_s: Seconds
+
+
+class Revocation(Wire):
+    """Grants that were taken back by name: one by its id, or those of a device that became valid before `from_s`."""
+
+    kind: Literal["grant", "device"]
+    name: GrantId | ShortName
+    from_s: Seconds
+    until_s: Seconds  # all that it means have expired by then, and it is forgotten
 
 
 # Reports
@@ -521,6 +579,12 @@ class FetchReports(Wire):
     """POST /v1/fetches."""
 
     reports: Annotated[tuple[FetchReport, ...], Field(max_length=MOST_REPORTS)]
+
+
+class Counted(Wire):
+    """How many reports were new."""
+
+    new: Amount
 
 
 class QosRecord(Wire):

@@ -3,7 +3,8 @@
     grant = base64url(canonical JSON claims) "." base64url(Ed25519 signature over PAE(type, claims))
 
 No padding. The signature is over DSSE's pre-authentication encoding with a type of its own, so that nothing else the hub's key
-ever signed can be taken for a grant. A bearer has what the grant says until it expires; so they are short-lived.
+ever signed can be taken for a grant. A bearer has what the grant says until it expires; so they are short-lived. A claim that is not
+known may be a condition, so a grant with one is refused: newer claims get a newer type.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from cryptography.exceptions import InvalidSignature
@@ -20,7 +23,7 @@ from pydantic import Field, ValidationError, model_validator
 from cellwright.bundle.dsse import pae
 from cellwright.bundle.manifest import canonical
 from cellwright.errors import GrantRefused
-from cellwright.hub.contract import ModelName, Seconds, ShortName, TenantName, Wire
+from cellwright.hub.contract import GrantId, ModelName, Seconds, ShortName, TenantName, Wire
 
 KIND = "application/vnd.cellwright.grant.v1+json"
 LEEWAY_S = 60.0  # by which clocks may differ
@@ -32,12 +35,13 @@ _SIGNATURE_BYTES = 64
 class Grant(Wire):
     """Claims: `subject` (a device) may fetch `models` of `tenant`; ("*",) means all of them."""
 
-    id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    id: GrantId
     tenant: TenantName
     subject: ShortName
     models: Annotated[tuple[ModelName | Literal["*"], ...], Field(min_length=1, max_length=64)]
     not_before_s: Seconds
     expires_s: Seconds
+    truth: bool = False  # the subject may also tell edges what was measured, which rollouts are judged by
 
     @model_validator(mode="after")
     def _lives(self) -> Grant:
@@ -50,8 +54,29 @@ class Grant(Wire):
         return tenant == self.tenant and ("*" in self.models or model in self.models)
 
 
+@dataclass(frozen=True)
+class TakenBack:
+    """Grants of a tenant that are believed no more, by the hub's word. Asking takes the same time however many they are."""
+
+    from_s: float = 0.0  # all that became valid before
+    devices_s: Mapping[str, float] = field(default_factory=dict)  # device -> those of its that became valid before
+    grants: frozenset[str] = frozenset()  # ids
+
+    def includes(self, grant: Grant) -> bool:
+        """Whether a grant of this tenant is among them."""
+        from_s = max(self.from_s, self.devices_s.get(grant.subject, 0.0))
+        return grant.not_before_s < from_s or grant.id in self.grants
+
+
 def issue(
-    key: Ed25519PrivateKey, *, tenant: str, subject: str, models: tuple[str, ...], now_s: float, lifetime_s: float
+    key: Ed25519PrivateKey,
+    *,
+    tenant: str,
+    subject: str,
+    models: tuple[str, ...],
+    now_s: float,
+    lifetime_s: float,
+    truth: bool = False,
 ) -> tuple[str, Grant]:
     """A new grant as text, and its claims. Raises ValidationError where a name cannot be one, or it would live too long."""
     grant = Grant(
@@ -61,8 +86,9 @@ def issue(
         models=models,
         not_before_s=now_s,
         expires_s=now_s + lifetime_s,
+        truth=truth,
     )
-    claims = canonical(grant.model_dump(mode="json"))
+    claims = canonical(grant.model_dump(mode="json", exclude_defaults=True))
     return f"{_encoded(claims)}.{_encoded(key.sign(pae(KIND, claims)))}", grant
 
 

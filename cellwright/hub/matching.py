@@ -41,7 +41,7 @@ from cellwright.hub.geometry import covers, distance_m
 from cellwright.hub.grant import issue
 from cellwright.hub.models import publication_of, release_of
 from cellwright.hub.places import Edges
-from cellwright.hub.refusals import NotFound
+from cellwright.hub.refusals import NotAllowed, NotFound
 from cellwright.hub.tenants import Tenants
 
 _MOST_TOLD = 50
@@ -112,7 +112,15 @@ class Matching(Edges, Tenants, Core):
         )
 
     def grant(self, who: Who, ask: GrantAsk) -> GrantAnswer:
-        """Leave for a device to fetch models of the asking tenant from any edge."""
+        """Leave for a device to fetch models of the asking tenant from any edge.
+
+        Raises:
+            NotAllowed: leave to tell the truth is asked for, and the token lacks the scope.
+        """
+        if ask.truth and not who.operator and "truth" not in who.scopes:
+            raise NotAllowed(
+                "a grant with leave to tell the truth needs a token of scope truth; leave 'truth' out, or show another"
+            )
         text, claims = issue(
             self.key,
             tenant=who.tenant,
@@ -120,6 +128,7 @@ class Matching(Edges, Tenants, Core):
             models=ask.models,
             now_s=self.clock(),
             lifetime_s=ask.lifetime_s,
+            truth=ask.truth,
         )
         keys = tuple(key.pem for key in self.keys(who.tenant))
         return GrantAnswer(grant=text, expires_s=claims.expires_s, keys=keys)

@@ -22,7 +22,7 @@ from cellwright.hub.service import open_hub
 
 HERE = c.Location(longitude=2.05, latitude=48.05)
 QUICK = Pace(beat_s=0.2, wait_s=2.0, first_pause_s=0.05, longest_pause_s=0.2, look_s=0.05)
-SCOPES = ("models:read", "models:write", "placement:write", "publish", "device")
+SCOPES = ("models:read", "models:write", "placement:write", "publish", "device", "truth")
 
 
 LOADED, ROWS, SITES = "mini--traffic--h6-3", (160, 399), tuple(f"c{i}" for i in range(9))
@@ -119,9 +119,9 @@ def edge_of(cloud, url=None, *, name="east", more=None, **keeping):
         yield running
 
 
-def leave(cloud, device="ue-1"):
-    """What a device shows."""
-    return {"Authorization": f"Bearer {cloud.acme.grant(c.GrantAsk(device=device)).grant}"}
+def leave(cloud, device="ue-1", *, truth=False):
+    """What a device shows; with `truth` a source of telemetry, whom trials believe."""
+    return {"Authorization": f"Bearer {cloud.acme.grant(c.GrantAsk(device=device, truth=truth)).grant}"}
 
 
 def served(edge, model):

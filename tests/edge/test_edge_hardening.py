@@ -16,6 +16,7 @@ from cellwright.edge.evidence import Evidence
 from cellwright.edge.outbox import Outbox, Report
 from cellwright.edge.patches import Patches
 from cellwright.edge.pulling import Order, pull
+from cellwright.edge.sample import sample_request
 from cellwright.edge.serve import in_thread
 from cellwright.edge.server import Edge
 from cellwright.edge.shelves import Shelves
@@ -114,11 +115,12 @@ def test_truth_and_evidence_of_a_tenants_model_need_a_grant_for_it(operator_clou
 
     with HubClient(operator_cloud.url, token) as zeta, edge_of(operator_cloud) as edge:
         foreign = {"Authorization": f"Bearer {zeta.grant(c.GrantAsk(device='ue-9')).grant}"}
-        other = operator_cloud.acme.grant(c.GrantAsk(device="ue-1", models=("another",))).grant
+        other = operator_cloud.acme.grant(c.GrantAsk(device="ue-1", models=("another",), truth=True)).grant
         at = f"{edge.url}/v1/tenants/acme"
         truth = {"bundle": LOADED, "times": [0], "values": {"c4": {"traffic": [1.0]}}}
         until(lambda: edge.http.get(f"{at}/evidence").status_code == 200)
-        assert edge.http.post(f"{at}/truth", json=truth).status_code == 200
+        assert edge.http.post(f"{at}/truth", json=truth).status_code == 403  # a device's grant
+        assert httpx.post(f"{at}/truth", json=truth, headers=leave(operator_cloud, truth=True)).status_code == 200
         for headers, status in ((None, 401), (foreign, 403), ({"Authorization": f"Bearer {other}"}, 404)):
             told = [
                 httpx.get(f"{at}/evidence?bundle={LOADED}", headers=headers),
@@ -126,6 +128,32 @@ def test_truth_and_evidence_of_a_tenants_model_need_a_grant_for_it(operator_clou
             ]
             assert [answer.status_code for answer in told] == [status] * 2
             assert not any("1.1.0" in answer.text or "1.0.0" in answer.text for answer in told)
+
+
+def test_no_device_steers_a_trial_by_what_it_tells_or_asks(operator_cloud, project, another):
+    """Only who has leave to tell the truth is learnt from; others are answered and counted, and no error is made of what they say."""
+    folder, _ = store.latest(project.ws.published, LOADED, project.trust)
+    for layout in (folder, another("1.1.0", shift=5.0)[0]):
+        publishing.upload(operator_cloud.acme, layout, project.trust)
+    operator_cloud.acme.place("all", c.PlacementForm(model=LOADED))
+    operator_cloud.acme.publish(LOADED, c.Publication(version="1.0.0", weights={"1.1.0": 0.5}, canary="1.1.0"))
+    bodies = [sample_request(project.problem, project.panel, sites=("c4",), origin=row, bundle=LOADED) for row in range(200, 212)]
+    with edge_of(operator_cloud) as edge:
+        at = f"{edge.url}/v1/tenants/acme"
+
+        def seen(**leave_for):
+            with httpx.Client(headers=leave(operator_cloud, **leave_for), trust_env=False) as http:
+                for body in bodies:
+                    assert http.post(f"{at}/forecast", json=body).status_code == 200
+                    time.sleep(0.01)
+                return http.get(f"{at}/evidence").json()
+
+        until(lambda: edge.http.get(f"{at}/evidence").status_code == 200)
+        devices = seen()
+        assert devices["errors"] == []
+        assert {v: n["requests"] for v, n in devices["counts"].items()} == {"1.0.0": 6, "1.1.0": 6}
+        told = seen(device="oss", truth=True)
+        assert len(told["errors"]) >= 5
 
 
 # arrivals, prefetch, reports

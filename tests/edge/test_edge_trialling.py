@@ -1,5 +1,7 @@
 """A version on trial over HTTP: its share of the requests, what is learnt of both, and what a failure of it costs."""
 
+import time
+
 import httpx
 import pytest
 
@@ -36,6 +38,14 @@ def _ms(time):
     return time if isinstance(time, int) else round(datetime.fromisoformat(time).timestamp() * 1000)
 
 
+def _settled(client, told, count):
+    """Both versions' forecasts are there a moment after the answer."""
+    end = time.monotonic() + 10
+    while (found := client.post("/v1/truth", json=told).json()["settled"]) == 0 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert found == count
+
+
 def evidence(client) -> Evidence:
     return Evidence.model_validate_json(client.get("/v1/evidence").text)
 
@@ -65,6 +75,23 @@ def test_truth_settles_both_forecasts(trial, project):
             assert told.json()["settled"] == 1 + min(i, 2)  # this forecast of the step, and those made one and two steps earlier
         seen = evidence(client).errors
     first = seen[0]
+    assert first.champion == pytest.approx(0.0, abs=1e-3)
+    assert first.challenger == pytest.approx(5.0, rel=1e-3)
+
+
+def test_what_is_told_or_asked_again_counts_once(trial, project):
+    with in_thread(trial(5.0, 0.0)) as edge, httpx.Client(base_url=edge.url) as client:
+        answer, *_ = [ask(client, project).json() for _ in range(4)]  # the same forecast four times
+        step = _ms(answer["times"][0])
+        told = {"times": [step], "values": {"c4": {"traffic": answer["forecasts"]["c4"]["traffic"][:1]}}}
+        wrong = {"times": [step], "values": {"c4": {"traffic": [0.0]}}}
+        _settled(client, told, 1)
+        ask(client, project)  # and once more, when its truth is known
+        assert [client.post("/v1/truth", json=each).json()["settled"] for each in (told, wrong, told)] == [0, 0, 0]
+        later = {"times": [step + STEP_MS], "values": {"c4": {"traffic": [0.0]}}}
+        _settled(client, later, 1)  # the newest instant is left out of the evidence
+        first = evidence(client).errors[0]
+    assert (first.at_ms, first.weight) == (step, 1)
     assert first.champion == pytest.approx(0.0, abs=1e-3)
     assert first.challenger == pytest.approx(5.0, rel=1e-3)
 

@@ -1,10 +1,10 @@
 """Who may do what; that a tenant can never see, name or time another's models; that the audit log cannot be altered unseen."""
 
+import base64
 import socket
 import statistics
 import time
 
-import httpx
 import pytest
 import sqlalchemy as sa
 from pydantic import ValidationError
@@ -15,6 +15,7 @@ from cellwright.hub import contract as c
 from cellwright.hub import tables
 from cellwright.hub.client import HubClient
 from cellwright.hub.core import LOCAL
+from cellwright.hub.grant import read
 from cellwright.hub.meter import Meter
 from cellwright.hub.refusals import HubRefused, NotAllowed, NotFound, NotKnown, TooMany
 from cellwright.hub.service import open_hub
@@ -46,6 +47,10 @@ DOORS = {
     "GET /v1/audit/verify": "operator",
     "DELETE /v1/edges/x": "operator",
     "GET /v1/audit": "audit:read",
+    "GET /metrics": "metrics:read",
+    "DELETE /v1/grants/0123456789abcdef": "models:write",
+    "DELETE /v1/devices/ue/grants": "models:write",
+    "GET /v1/revocations": "models:write",
     "PUT /v1/models/m": "models:write",
     "DELETE /v1/models/m": "models:write",
     "POST /v1/uploads": "models:write",
@@ -65,12 +70,12 @@ DOORS = {
 }
 
 
-ALLIES = {"POST /v1/match": {"models:read"}, "POST /v1/grants": {"models:read"}, "POST /v1/fetches": {"device"}}
+ALLIES = {"POST /v1/match": {"models:read"}, "POST /v1/grants": {"models:read", "truth"}, "POST /v1/fetches": {"device"}}
 ALLIES |= {"GET /v1/models/m/versions/1.0.0/files/index.json": {"models:write", "publish"}}
 
 
 def test_every_door_needs_its_scope(clients):
-    every = ("models:read", "models:write", "placement:write", "audit:read", "edge", "device", "publish")
+    every = ("models:read", "models:write", "placement:write", "audit:read", "metrics:read", "edge", "device", "publish", "truth")
     lacking = {}
     for door, scope in DOORS.items():
         method, path = door.split()
@@ -87,10 +92,22 @@ def test_every_door_needs_its_scope(clients):
             assert whole.http.request(*door.split(), json={}).status_code in (200, 204, 404, 422)
 
 
+def test_leave_to_tell_the_truth_takes_a_token_for_that(clients):
+    with pytest.raises(NotAllowed, match="scope truth"):
+        clients("company-a", "device", "models:read").grant(c.GrantAsk(device="ue", truth=True))
+    source = clients("company-a", "truth").grant(c.GrantAsk(device="oss", truth=True)).grant
+    assert read(source).truth
+    assert clients("operator", "operator").grant(c.GrantAsk(device="oss", truth=True)).grant
+    plain = clients("company-a", "device").grant(c.GrantAsk(device="ue")).grant
+    assert not read(plain).truth
+    claims = plain.partition(".")[0]
+    assert b"truth" not in base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))  # edges from before there was any take it
+
+
 def test_no_door_but_the_public_ones_opens_without_a_token(served):
     nobody = HubClient(served, None).http
     paths = nobody.get("/openapi.json").json()["paths"]
-    public = {"/healthz", "/readyz", "/metrics", "/v1/hub"}
+    public = {"/healthz", "/readyz", "/v1/hub"}
     for path, methods in paths.items():
         for method in methods:
             if path not in public and method != "options":
@@ -308,9 +325,13 @@ def test_a_body_that_does_not_come_is_not_waited_for(hub):
             assert b" 408 " in slow.recv(4096)
 
 
-def test_metrics_name_no_tenant_and_no_model(company, store, served):
+def test_metrics_name_no_tenant_and_no_model_and_are_not_for_tenants(hub, company, clients, store, served):
+    """A tenant that counts releases would know when another publishes."""
     store(company, "secret-model")
-    text = httpx.get(f"{served}/metrics").text
+    assert company.http.get("/metrics").status_code == 403
+    with pytest.raises(HubRefused, match="counters tell what all of them do"):
+        hub.new_token(LOCAL, "company-a", c.TokenForm(name="x", scopes=("metrics:read",)))
+    text = clients("operator", "metrics:read", name="prometheus").http.get("/metrics").text
     assert "cellwright_hub_releases 1" in text
     assert 'route="/v1/uploads/{upload}",status="204"} 1' in text
     assert "secret-model" not in text
