@@ -122,17 +122,23 @@ class Side:
             self._used.pop(next(iter(self._used)))
 
     def forecast(self, asked: Asked, champion: np.ndarray, challenger: np.ndarray) -> None:
-        """Keep both forecasts of a request until their truth arrives. Each: (batch, horizon, outputs, targets, quantiles)."""
+        """Keep both forecasts of a request until their truth arrives, of the sites that both forecast.
+
+        Each: (batch, horizon, outputs, targets, quantiles) of its own problem: one may look at all sites, the other at one, one may
+        have quantiles and the other not.
+        """
         if not BELIEVED.get():
             return
-        problem = self.champion.problem
-        both = np.stack([self._points(champion), self._points(challenger)], axis=2)  # (sites, horizon, 2, targets)
-        if not np.isfinite(both).all():
-            return
-        places = problem.sites if problem.inputs == "all" else asked.sites
-        for row, site in enumerate(places):
-            for step in range(problem.horizon):
-                self._await(asked.first_ms + round(step * problem.cadence_ms), site, step, both[row, step])
+        cadence_ms, old, new = (
+            self.champion.problem.cadence_ms,
+            self._points(asked, champion),
+            self._points(asked, challenger, new=True),
+        )
+        for site in [s for s in old if s in new]:
+            for step, pair in enumerate(zip(old[site], new[site], strict=True)):
+                both = np.stack(pair)
+                if np.isfinite(both).all():
+                    self._await(asked.first_ms + round(step * cadence_ms), site, step, both)
 
     def learn(self, asked_history: Mapping[str, Any], first_ms: int) -> None:
         """Truth out of a request's history: site -> target -> values before `first_ms`, oldest first, null where missing."""
@@ -194,11 +200,13 @@ class Side:
                 weight = min(used.rows[old], used.rows[new])
                 yield Pair(at_ms=interval * _INTERVAL_MS, weight=weight, champion=each[old], challenger=each[new])
 
-    def _points(self, forecast: np.ndarray) -> np.ndarray:
-        """(sites, horizon, targets)."""
-        problem = self.champion.problem
-        by_site = forecast[0].transpose(1, 0, 2, 3) if problem.inputs == "all" else forecast[:, :, 0]
-        return point(by_site, problem.quantiles)
+    def _points(self, asked: Asked, forecast: np.ndarray, *, new: bool = False) -> dict[str, np.ndarray]:
+        """site -> (horizon, targets), the targets in the champion's order; `new`: of the challenger."""
+        problem, targets = (self.challenger if new else self.champion).problem, self.champion.problem.targets
+        whole = problem.inputs == "all"
+        found = point(forecast[0].transpose(1, 0, 2, 3) if whole else forecast[:, :, 0], problem.quantiles)
+        order = [problem.targets.index(target) for target in targets]
+        return dict(zip(problem.sites if whole else asked.sites, found[:, :, order], strict=True))
 
     def _remember(self, at_ms: int, site: str, steps: Iterable[int]) -> None:
         """These forecasts are counted: none of them is a second time."""

@@ -1,11 +1,16 @@
 """A version on trial over HTTP: its share of the requests, what is learnt of both, and what a failure of it costs."""
 
+import json
 import time
 
 import httpx
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
-from cellwright.bundle import store
+from cellwright.bundle import media, store
+from cellwright.bundle.keys import signing_key
+from cellwright.bundle.layout import About, pack, read_layer
 from cellwright.edge.evidence import Evidence
 from cellwright.edge.serve import in_thread
 from cellwright.edge.server import Edge
@@ -116,6 +121,50 @@ def test_without_a_trial_there_is_no_evidence(shelf, project):
     with in_thread(Edge(shelf, project.trust, port=0)) as edge, httpx.Client(base_url=edge.url) as client:
         assert client.get("/v1/evidence").status_code == 404
         assert client.post("/v1/truth", json={"times": [], "values": {}}).json()["settled"] == 0
+
+
+def looks_at_all_sites(project, target):
+    """A bundle 1.1.0 whose model takes all sites at once, and forecasts for each, at three quantiles, 1000."""
+    name, problem = project.published.name, project.problem
+    folder, manifest = store.latest(project.ws.published, name, project.trust)
+    contents = {layer: read_layer(folder, manifest, layer) for layer in manifest.layers if layer != media.MODEL_INT8}
+    other = problem.model_dump(mode="json") | {"inputs": "all", "neighbours": None, "quantiles": [0.1, 0.5, 0.9]}
+    other["features"] = [f for f in other["features"] if f != "valid"]
+    shape = ["batch", problem.horizon, len(problem.sites), 1, 3]
+    inputs = [
+        helper.make_tensor_value_info("history", TensorProto.FLOAT, ["batch", 6, len(problem.sites), len(other["features"])]),
+        helper.make_tensor_value_info("known", TensorProto.FLOAT, ["batch", 9, len(problem.known)]),
+        helper.make_tensor_value_info("site", TensorProto.INT64, ["batch"]),
+    ]
+    values = helper.make_tensor("values", TensorProto.FLOAT, [1], [1000.0])
+    nodes = [
+        helper.make_node("Shape", ["site"], ["batch"]),
+        helper.make_node("Constant", [], ["rest"], value=helper.make_tensor("r", TensorProto.INT64, [4], shape[1:])),
+        helper.make_node("Concat", ["batch", "rest"], ["shape"], axis=0),
+        helper.make_node("ConstantOfShape", ["shape"], ["forecast"], value=values),
+    ]
+    output = helper.make_tensor_value_info("forecast", TensorProto.FLOAT, shape)
+    graph = helper.make_graph(nodes, "constant", inputs, [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    contents |= {media.MODEL: model.SerializeToString(), media.PROBLEM: json.dumps(other).encode()}
+    onnx.checker.check_model(model)
+    return target, pack(target, contents, About(name, "1.1.0", "MLP", "mlp", "x", 1, None, None), signing_key(project.ws.keys))
+
+
+def test_versions_that_look_at_other_inputs_are_compared_site_by_site(shelf, project, tmp_path):
+    """The champion sees a site and its neighbours, the challenger all sites at once, with quantiles."""
+    layout, manifest = looks_at_all_sites(project, tmp_path / "all")
+    store.place(shelf, layout, manifest, activate=False)
+    name = project.published.name
+    store.try_out(shelf, name, store.Trial(version="1.1.0", digest=manifest.digest, weight=0.0, since_s=0.0))
+    with in_thread(Edge(shelf, project.trust, port=0)) as edge, httpx.Client(base_url=edge.url) as client:
+        answer = ask(client, project).json()
+        step, value = _ms(answer["times"][0]), answer["forecasts"]["c4"]["traffic"][0]
+        for at_ms in (step, step + STEP_MS):
+            _settled(client, {"times": [at_ms], "values": {"c4": {"traffic": [value]}}}, 1)
+        (pair,) = evidence(client).errors
+    assert pair.champion == pytest.approx(0.0, abs=1e-3)
+    assert pair.challenger == pytest.approx(1000 - value, rel=1e-4)
 
 
 @pytest.mark.parametrize("body", [{"times": ["x"], "values": {}}, {"times": [0], "values": {"a": {}}}, [], {"times": [0]}])
