@@ -458,6 +458,7 @@ class HubParams(Section):
     grant_lifetime_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
         3600, description="how long a device may fetch what it was matched with, seconds"
     )
+    retention_days: Positive = Field(90, description="reports of fetches and QoS sessions are thrown away after so long, days")
     url: str | None = Field(None, description="address of the hub that flows publish to; null: to this machine's edge alone")
     token_file: str | None = Field(
         None, description="file with the token for it (scopes models:read, models:write, publish); null: $CELLWRIGHT_HUB_TOKEN"

@@ -1,7 +1,7 @@
 """Who may ask for a tenant's models: whoever shows a grant by the hub. Verified offline, with the hub's public key alone.
 
-401: no grant, or one that is malformed, forged or expired. 403: a sound grant for another tenant or model; the answer follows from the
-grant and the address alone, so it is the same whether the other exists here or not.
+401: no grant, or one that is malformed, forged, expired or taken back. 403: a sound grant for another tenant or model; the answer
+follows from the grant and the address alone, so it is the same whether the other exists here or not.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cellwright.edge.request import RequestError
 from cellwright.errors import GrantRefused
-from cellwright.hub.grant import LEEWAY_S, Grant, check
+from cellwright.hub.grant import LEEWAY_S, Grant, TakenBack, check
 
 _SCHEME = "bearer "
 _REMEMBERED = 4_096  # grants whose signature need not be checked again
+_NONE = TakenBack()
 
 
 class Guard:
@@ -27,8 +28,8 @@ class Guard:
     def __init__(self, hub_key: Callable[[], Ed25519PublicKey | None], clock: Callable[[], float] = time.time) -> None:
         """`hub_key`: the key of the moment; None where this edge has not heard from a hub yet."""
         self._hub_key, self._clock = hub_key, clock
-        # From when on grants of a tenant are believed, by the hub's word.
-        self.since: Callable[[str], float] = lambda _tenant: 0.0
+        # Grants of a tenant that are believed no more, by the hub's word.
+        self.since: Callable[[str], TakenBack] = lambda _tenant: _NONE
         self._seen: OrderedDict[str, Grant] = OrderedDict()
         self._seen_by: Ed25519PublicKey | None = None
 
@@ -44,17 +45,18 @@ class Guard:
             raise RequestError(503, "this edge has not heard from its hub yet and cannot check grants; try again later")
         text = shown[len(_SCHEME) :].strip()
         try:
-            return self._checked(text, key)
+            grant = self._checked(text, key)
         except GrantRefused as error:
             raise RequestError(401, str(error)) from None
+        if self.since(grant.tenant).includes(grant):
+            raise RequestError(401, "the grant was taken back; ask the hub for another (POST /v1/match or /v1/grants)")
+        return grant
 
     def tenant(self, request: web.Request, tenant: str, model: str | None = None) -> Grant:
         """The grant, if it is for this tenant (and model). Raises RequestError (401, 403)."""
         grant = self.grant(request)
         if grant.tenant != tenant:
             raise RequestError(403, f"the grant is for models of '{grant.tenant}'; ask the hub for another")
-        if grant.not_before_s < self.since(tenant):
-            raise RequestError(401, "the grant was taken back; ask the hub for another (POST /v1/match or /v1/grants)")
         if model is not None and not grant.allows(tenant, model):
             raise RequestError(403, f"the grant is for {', '.join(grant.models)[:200]}; ask the hub for another")
         return grant

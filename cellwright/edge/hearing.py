@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from cellwright.errors import HubError
-from cellwright.hub.contract import Desired
+from cellwright.hub.contract import Desired, told
 
 MOST_BYTES = 64 << 20  # 200,000 versions
 
@@ -29,6 +29,6 @@ async def asked(client: httpx.AsyncClient, path: str, params: dict[str, str]) ->
 def desired_of(content: bytes) -> Desired:
     """What an edge shall hold. Raises HubError where the answer is something else."""
     try:
-        return Desired.model_validate_json(content)
+        return told(Desired, content)
     except ValueError as error:
         raise HubError(f"the hub's answer is not what an edge shall hold ({error}); are both of one version?"[:500]) from error

@@ -28,10 +28,12 @@ from cellwright.edge.uses import Key, Uses
 from cellwright.edge.wants import Want, challenger_of, wants_of
 from cellwright.errors import BundleError, WorkspaceError
 from cellwright.files import write_text
-from cellwright.hub.contract import Desired, DesiredModel
+from cellwright.hub.contract import Desired, DesiredModel, told
+from cellwright.hub.grant import TakenBack
 
 log = logging.getLogger(__name__)
 _SPARE_BYTES = 32 << 20  # of the disk that is never filled
+_NONE = TakenBack()
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Library:
         self._lock = threading.RLock()
         self._reserved: dict[Key, int] = {}
         self.desired: Desired | None = None
+        self._taken_back: dict[str, TakenBack] = {}
         self._wants: tuple[Desired | None, list[Want]] = (None, [])  # of the word that they follow from
         self._patches: Patches | None = None
         self._load()
@@ -69,10 +72,10 @@ class Library:
     def _load(self) -> None:
         try:
             if self._path.is_file():
-                desired = Desired.model_validate_json(self._path.read_bytes())
+                desired = told(Desired, self._path.read_bytes())  # of a newer edge, perhaps
                 parse_public(desired.hub_key.encode(), "the hub's key")
                 self.shelves.believe_hub(desired.hub_key)
-                self.desired = desired
+                self._follow(desired)
         except (ValueError, BundleError) as error:
             log.warning("%s is damaged (%s); the hub is asked again", self._path, error)
         shutil.rmtree(self._staging, ignore_errors=True)  # of an earlier process; nobody knows what was cut off where
@@ -96,12 +99,16 @@ class Library:
             self.shelves.believe_hub(desired.hub_key)
             for tenant in desired.tenants:
                 self.shelves.believe(tenant.tenant, tenant.keys)
-            self.desired = desired
+            self._follow(desired)
             self.shelves.refresh()
 
-    def grants_from_s(self, tenant: str) -> float:
-        """Grants of a tenant that became valid before were taken back (seconds since 1970, by the hub's clock)."""
-        return next((t.grants_from_s for t in (self.desired.tenants if self.desired else ()) if t.tenant == tenant), 0.0)
+    def _follow(self, desired: Desired) -> None:
+        found = {t.tenant: TakenBack(t.grants_from_s, t.revoked_devices, frozenset(t.revoked_grants)) for t in desired.tenants}
+        self._taken_back, self.desired = found, desired
+
+    def grants_from_s(self, tenant: str) -> TakenBack:
+        """Grants of a tenant that were taken back; known once a word of the hub's, since every request comes here."""
+        return self._taken_back.get(tenant, _NONE)
 
     def wants(self) -> list[Want]:
         """What shall be held, the most urgent first. Computed once a word of the hub's: whoever asks for a version comes here."""

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from cellwright import __version__
 from cellwright.errors import BundleError, CellwrightError, HubRefused, WorkspaceError
 from cellwright.hub import api_edges, api_models, api_reports, api_tenants, api_uploads
-from cellwright.hub.access import TheHub
+from cellwright.hub.access import Measurer, TheHub
 from cellwright.hub.admitting import Admitting
 from cellwright.hub.metrics import Counting, text_of
 from cellwright.hub.refusals import STATUS, NotKnown, TooMany
@@ -73,8 +73,8 @@ def ready(hub: TheHub) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-@_router.get("/metrics", response_class=PlainTextResponse, summary="Counters, for Prometheus; they name no tenant")
-def metrics(hub: TheHub, request: Request) -> str:
+@_router.get("/metrics", response_class=PlainTextResponse, summary="Counters, for Prometheus (scope metrics:read, or operator)")
+def metrics(hub: TheHub, _who: Measurer, request: Request) -> str:
     """Requests, releases, uploads, edges."""
     return text_of(hub, request.app.state.counts)
 

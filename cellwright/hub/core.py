@@ -51,6 +51,7 @@ class Settings:
     file_bytes: int = 16 * 1024**3  # largest file taken
     alive_s: float = 60.0  # an edge that was not heard of for longer is not offered to devices
     grant_lifetime_s: float = 3_600.0
+    retention_s: float = 90 * 86_400.0  # reports of fetches and QoS sessions are thrown away after so long
     audit_reads: bool = False  # whether matches and grants are in the audit log too, not only changes
 
 

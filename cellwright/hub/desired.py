@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from cellwright.hub import tables
 from cellwright.hub.contract import (
     OPERATOR,
+    PROTOCOL,
     Area,
     Desired,
     DesiredModel,
@@ -51,6 +52,7 @@ class _Held(Wire):
     """A state without its edge and revision: what edges that the same rules select have in common."""
 
     hub_key: str
+    protocol: int = PROTOCOL
     tenants: tuple[DesiredTenant, ...] = ()
 
 
@@ -106,7 +108,7 @@ def desired_of(connection: sa.Connection, edge: str) -> Desired | None:
     if row is None:
         return None
     held = _held(_held_text(row.desired))
-    return Desired(edge=edge, revision=row.revision, hub_key=held.hub_key, tenants=held.tenants)
+    return Desired(edge=edge, revision=row.revision, protocol=held.protocol, hub_key=held.hub_key, tenants=held.tenants)
 
 
 def revision_of(connection: sa.Connection, edge: str) -> int | None:
@@ -178,6 +180,10 @@ class _World:
         self._releases = {(row.tenant, row.model, row.version): (row.digest, row.bytes) for row in connection.execute(wanted)}
         t = tables.tenants
         self._grants_from_s = {row.name: row.grants_from_s for row in connection.execute(sa.select(t.c.name, t.c.grants_from_s))}
+        r = tables.revocations
+        self._revoked: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+        for row in connection.execute(sa.select(r).order_by(r.c.tenant, r.c.kind, r.c.name)):
+            self._revoked[row.tenant, row.kind][row.name] = row.from_s
         self._keys: dict[str, list[str]] = defaultdict(list)
         for row in connection.execute(sa.select(tables.keys).order_by(tables.keys.c.tenant, tables.keys.c.id)):
             self._keys[row.tenant].append(row.pem)
@@ -223,7 +229,14 @@ class _World:
 
     def _tenant(self, tenant: str, models: list[DesiredModel]) -> DesiredTenant:
         keys = (self._hub_key, *(key for key in self._keys[tenant] if key != self._hub_key))
-        return DesiredTenant(tenant=tenant, keys=keys, models=tuple(models), grants_from_s=self._grants_from_s[tenant])
+        return DesiredTenant(
+            tenant=tenant,
+            keys=keys,
+            models=tuple(models),
+            grants_from_s=self._grants_from_s[tenant],
+            revoked_devices=self._revoked.get((tenant, "device"), {}),
+            revoked_grants=tuple(self._revoked.get((tenant, "grant"), {})),
+        )
 
     def _live(self, rules: Iterable[PlacementRule]) -> Iterator[tuple[tuple[str, str], PlacementRule]]:
         """Rules on models that are published, and shared where they are another's."""

@@ -1,4 +1,5 @@
-"""Counters of the hub in Prometheus' text format. Routes are templates and no tenant is named: anybody may read them."""
+"""Counters of the hub in Prometheus' text format. Routes are templates and no tenant is named; still they are not for tenants, who
+could tell from them when another uploads and publishes."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cellwright.hub import tables
+from cellwright.hub.retention import dropped
 from cellwright.hub.service import Hub
 
 BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0)
@@ -72,7 +74,9 @@ def text_of(hub: Hub, counts: Counts) -> str:
     with counts.lock:
         lines = [*_requests(counts), *_latencies(counts)]
     for name, (told, value) in _gauges(hub).items():
-        lines += [f"# HELP {name} {told}", f"# TYPE {name} gauge", f"{name} {value:g}"]
+        lines += [f"# HELP {name} {told}", f"# TYPE {name} gauge", f"{name} {value}"]
+    name, total = "cellwright_hub_fetches_total", _fetches_ever(hub)
+    lines += [f"# HELP {name} Fetch reports taken, with those not kept any more.", f"# TYPE {name} counter", f"{name} {total}"]
     return "\n".join(lines) + "\n"
 
 
@@ -96,11 +100,17 @@ def _latencies(counts: Counts) -> Iterator[str]:
         yield f'{name}_count{{route="{route}"}} {total}'
 
 
-def _gauges(hub: Hub) -> dict[str, tuple[str, float]]:
+def _fetches_ever(hub: Hub) -> int:
+    with hub.store.read() as connection:
+        kept = connection.execute(sa.select(sa.func.count()).select_from(tables.fetches)).scalar_one()
+        return int(kept) + dropped(connection, tables.fetches)
+
+
+def _gauges(hub: Hub) -> dict[str, tuple[str, int]]:
     with hub.store.read() as connection:
 
-        def count(table: sa.Table, *where: sa.ColumnElement[bool]) -> float:
-            return float(connection.execute(sa.select(sa.func.count()).select_from(table).where(*where)).scalar_one())
+        def count(table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
+            return int(connection.execute(sa.select(sa.func.count()).select_from(table).where(*where)).scalar_one())
 
         alive_since = hub.clock() - hub.settings.alive_s
         return {
@@ -110,5 +120,5 @@ def _gauges(hub: Hub) -> dict[str, tuple[str, float]]:
             "cellwright_hub_uploads_open": ("Uploads on their way.", count(tables.uploads)),
             "cellwright_hub_edges": ("Edges that have registered.", count(tables.edges)),
             "cellwright_hub_edges_alive": ("Edges heard of lately.", count(tables.edges, tables.edges.c.seen_s >= alive_since)),
-            "cellwright_hub_fetches": ("Fetch reports kept.", count(tables.fetches)),
+            "cellwright_hub_fetches": ("Fetch reports kept (hub.retention_days).", count(tables.fetches)),
         }

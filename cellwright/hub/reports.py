@@ -25,14 +25,14 @@ class Reports(Core):
         t = tables.fetches
         for found in reports:
             _refuse_foreign(who, found.tenant)
-        new = 0
+        new, now = 0, self.clock()
         with self.store.write() as connection:
             tenants = set(connection.execute(sa.select(tables.tenants.c.name)).scalars())
             for found in reports:
                 same = (t.c.tenant == found.tenant, t.c.id == found.id)
                 if found.tenant not in tenants or connection.execute(sa.select(t.c.id).where(*same)).first():
                     continue
-                values = {"tenant": found.tenant, "id": found.id, "model": found.model, "time_s": found.time_s}
+                values = {"tenant": found.tenant, "id": found.id, "model": found.model, "time_s": found.time_s, "received_s": now}
                 connection.execute(sa.insert(t).values(**values, reported_by=who.name, document=found.model_dump_json()))
                 new += 1
         return new
@@ -51,7 +51,8 @@ class Reports(Core):
         _refuse_foreign(who, record.tenant)
         keys = {"tenant": record.tenant, "session": record.session}
         with self.store.write() as connection:
-            upsert(connection, tables.qos, keys, {"started_s": record.started_s, "document": record.model_dump_json()})
+            values = {"started_s": record.started_s, "received_s": self.clock(), "document": record.model_dump_json()}
+            upsert(connection, tables.qos, keys, values)
         return record
 
     def qos(self, who: Who, *, limit: int = 100) -> tuple[QosRecord, ...]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from cellwright.errors import HubError
 from cellwright.hub.api import create_app
+from cellwright.hub.retention import housekeeping
 from cellwright.hub.service import Hub
 from cellwright.web import running
 from cellwright.web.running import Listening
@@ -14,13 +15,14 @@ from cellwright.web.running import Listening
 
 def serve(hub: Hub, where: Listening, *, on_ready: Callable[[str], None] | None = None) -> None:
     """Answer until SIGINT or SIGTERM; `on_ready` is given the URL once the port is open. Raises WrongUse, HubError."""
-    running.serve(_service(hub), where, on_ready=on_ready)
+    with housekeeping(hub):
+        running.serve(_service(hub), where, on_ready=on_ready)
 
 
 @contextmanager
 def in_thread(hub: Hub, where: Listening | None = None) -> Iterator[str]:
     """Answer in a thread while the block runs; yields the URL. Raises WrongUse, HubError."""
-    with running.in_thread(_service(hub), where or Listening()) as url:
+    with housekeeping(hub), running.in_thread(_service(hub), where or Listening()) as url:
         yield url
 
 

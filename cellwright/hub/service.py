@@ -7,7 +7,8 @@
         ...
 
 tenants.py, tokens.py  who    models.py, uploads.py, intake.py  what    places.py, desired.py  where    publication.py  which version
-matching.py  for whom    reports.py, audit.py  what happened    api*.py, serve.py  over HTTP    client.py  from the other side
+matching.py  for whom    revoking.py  no more    reports.py, retention.py, audit.py  what happened
+api*.py, serve.py  over HTTP    client.py  from the other side
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from cellwright.hub.models import Models
 from cellwright.hub.places import Areas, Placement
 from cellwright.hub.publication import Publishing
 from cellwright.hub.reports import Reports
+from cellwright.hub.retention import Retention
+from cellwright.hub.revoking import Revoking
 from cellwright.hub.store import open_store
 from cellwright.hub.tokens import Tokens
 from cellwright.hub.uploads import Uploads
 
 
-class Hub(Tokens, Models, Uploads, Areas, Placement, Publishing, Matching, Reports):
+class Hub(Tokens, Revoking, Models, Uploads, Areas, Placement, Publishing, Matching, Reports, Retention):
     """The hub over one database, which other processes may use at the same time; safe to share between threads."""
 
     def check(self) -> None:

@@ -30,6 +30,16 @@ tokens = sa.Table(
     sa.Column("expires_s", sa.Double),
     sa.Column("revoked_s", sa.Double),
 )
+# grants that were taken back by name (contract.Revocation)
+revocations = sa.Table(
+    "revocations",
+    schema,
+    sa.Column("tenant", sa.String(64), sa.ForeignKey("tenants.name"), primary_key=True),
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("from_s", sa.Double, nullable=False),
+    sa.Column("until_s", sa.Double, nullable=False),
+)
 keys = sa.Table(
     "keys",
     schema,
@@ -135,6 +145,7 @@ fetches = sa.Table(
     sa.Column("time_s", sa.Double, nullable=False, index=True),
     sa.Column("reported_by", sa.Text, nullable=False),
     sa.Column("document", sa.Text, nullable=False),
+    sa.Column("received_s", sa.Double, nullable=False, server_default="0", index=True),  # by the hub's clock
     sa.Index("ix_fetches_tenant_time", "tenant", "time_s"),
 )
 qos = sa.Table(
@@ -144,7 +155,15 @@ qos = sa.Table(
     sa.Column("session", sa.String(64), primary_key=True),
     sa.Column("started_s", sa.Double, nullable=False, index=True),
     sa.Column("document", sa.Text, nullable=False),
+    sa.Column("received_s", sa.Double, nullable=False, server_default="0", index=True),  # last, by the hub's clock
     sa.Index("ix_qos_tenant_started", "tenant", "started_s"),
+)
+# how many reports there were that are not kept any more (reports.py)
+dropped = sa.Table(
+    "dropped",
+    schema,
+    sa.Column("what", sa.String(16), primary_key=True),  # table
+    sa.Column("rows", sa.BigInteger, nullable=False),
 )
 # line: the record as it was hashed (audit.py)
 audit = sa.Table(

@@ -12,6 +12,7 @@ from cellwright.hub import tables
 from cellwright.hub.contract import OPERATOR, PublicKey, Quota, Tenant, TenantForm, Usage
 from cellwright.hub.core import Core, Who, tenant_exists
 from cellwright.hub.refusals import Conflict, HubRefused, NotFound, TooLarge
+from cellwright.hub.retention import drop
 
 _MOST_KEYS = 16
 
@@ -58,25 +59,14 @@ class Tenants(Core):
                 tables.keys,
                 tables.areas,
                 tables.rules,
-                tables.fetches,
-                tables.qos,
                 tables.publications,
+                tables.revocations,
             ):
                 connection.execute(sa.delete(table).where(table.c.tenant == tenant))
+            for table in (tables.fetches, tables.qos):
+                drop(connection, table, table.c.tenant == tenant)
             connection.execute(sa.delete(tables.tenants).where(tables.tenants.c.name == tenant))
             self.note(connection, who, "tenant delete", tenant)
-
-    def revoke_grants(self, who: Who, tenant: str) -> float:
-        """Take back all grants on a tenant's models: edges believe those from now on only, as soon as they hear of it.
-
-        Devices ask for another and get one, unless their tokens were revoked before. Returns since when. Raises NotFound.
-        """
-        now, t = self.clock(), tables.tenants
-        with self.changing() as connection:
-            tenant_exists(connection, tenant)
-            connection.execute(sa.update(t).where(t.c.name == tenant).values(grants_from_s=now))
-            self.note(connection, who, "grants revoke", tenant)
-        return now
 
     def keys(self, tenant: str) -> tuple[PublicKey, ...]:
         """Keys that are believed on a tenant's bundles: the hub's own, which signs what it wraps, then those registered."""

@@ -13,12 +13,13 @@ import secrets
 import sqlalchemy as sa
 
 from cellwright.hub import tables
-from cellwright.hub.contract import OPERATOR, NewToken, Quota, Token, TokenForm
+from cellwright.hub.contract import OPERATOR, NewToken, Quota, Scope, Token, TokenForm
 from cellwright.hub.core import Core, Who, tenant_exists
 from cellwright.hub.refusals import HubRefused, NotFound, NotKnown, TooMany
 
 _BYTES = 32
 _LONGEST = 200
+_ABOVE_TENANTS: frozenset[Scope] = frozenset({"operator", "edge", "metrics:read"})
 _WRONG = "the token is wrong, has expired or was revoked; ask the operator for another (`cellwright hub token new`)"
 
 
@@ -30,12 +31,12 @@ class Tokens(Core):
 
         Raises:
             NotFound: there is no such tenant.
-            HubRefused: the scope operator for another tenant than the operator.
+            HubRefused: a scope that is the operator's for another tenant.
         """
-        if tenant != OPERATOR and (above := {"operator", "edge"} & set(form.scopes)):
+        if tenant != OPERATOR and (above := _ABOVE_TENANTS & set(form.scopes)):
             raise HubRefused(
                 f"scope {min(above)} is for tokens of the tenant '{OPERATOR}', found one of '{tenant}': an edge holds what all tenants "
-                "place on it"
+                "place on it, and counters tell what all of them do"
             )
         id_ = secrets.token_hex(8)
         token = f"cwh_{id_}_{secrets.token_urlsafe(_BYTES)}"

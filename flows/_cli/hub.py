@@ -263,11 +263,31 @@ def match(
         typer.echo(f"edge   {edge.name} {edge.url}{away}{', has it' if edge.holds else ''}")
 
 
-def revoke_grants(hub: Url = HUB, token_file: TokenFile = None, ca: Ca = None) -> None:
-    """Take back what devices were given to fetch this tenant's models with; those whose tokens are valid get it anew."""
+def revoke_grants(
+    grant: Annotated[str | None, typer.Option(help="This one only: its id (`id` among its claims).")] = None,
+    grant_file: Annotated[Path | None, typer.Option("--grant-file", help="This one only: a file with the grant itself.")] = None,
+    device: Annotated[str | None, typer.Option(help="Those of this device only.")] = None,
+    hub: Url = HUB,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+) -> None:
+    """Take back what devices were given to fetch this tenant's models with: all of it, one grant, or a device's. Whose token is valid
+    gets another."""
+    from cellwright.errors import WrongUse
+    from cellwright.hub.contract import GrantId, ShortName
+
+    if sum(given is not None for given in (grant, grant_file, device)) > 1:
+        raise WrongUse("--grant, --grant-file and --device are three ways to say which; give one, or none for all")
+    id_ = _id_in(grant_file) if grant_file else grant
     with _client(hub, token_file, ca) as client:
-        client.revoke_grants()
-    typer.echo("grants from before now are believed no more, from when an edge hears of it (connected ones: at once)")
+        if id_ is not None:
+            what = f"grant {client.revoke_grant(hub_local.checked(GrantId, id_, '--grant')).name} is"
+        elif device is not None:
+            what = f"grants of {client.revoke_device(hub_local.checked(ShortName, device, '--device')).name} from before now are"
+        else:
+            client.revoke_grants()
+            what = "grants from before now are"
+    typer.echo(f"{what} believed no more, from when an edge hears of it (connected ones: at once)")
 
 
 def audit(
@@ -312,6 +332,17 @@ def _client(hub: str, token_file: Path | None, ca: Path | None) -> HubClient:
     if not token:
         raise WrongUse("a token is needed: --token-file, or CELLWRIGHT_HUB_TOKEN; `cellwright hub token new` makes one")
     return HubClient(hub, token, ca=ca)
+
+
+def _id_in(file: Path) -> str:
+    """The id of a grant that was found somewhere. Raises WrongUse, GrantRefused."""
+    from cellwright.errors import WrongUse
+    from cellwright.hub.grant import read
+
+    try:
+        return read(file.read_text().strip()).id
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongUse(f"cannot read the grant in {file}: {error}") from None
 
 
 def _share(text: str) -> tuple[str, float]:

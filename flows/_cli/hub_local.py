@@ -116,7 +116,8 @@ def new(
     scope: Annotated[
         list[str],
         typer.Option(
-            help="models:read, models:write, placement:write, publish, audit:read, edge, device or operator; repeatable."
+            help="models:read, models:write, placement:write, publish, audit:read, metrics:read, edge, device, truth or operator; "
+            "repeatable."
         ),
     ],
     days: Annotated[float | None, typer.Option(help="Days until it expires; none: when it is revoked.")] = None,
@@ -168,6 +169,7 @@ def opened(database: str | None = None, blobs: str | None = None, overrides: lis
         file_bytes=given.file_bytes,
         alive_s=given.alive_s,
         grant_lifetime_s=given.grant_lifetime_s,
+        retention_s=given.retention_days * 86_400,
     )
     return open_hub(ws.hub, database=database or given.database, blobs=blobs or given.blobs, settings=settings)
 
@@ -182,6 +184,18 @@ def valid(form: Any, **fields: Any) -> Any:
         return form(**fields)
     except ValidationError as error:
         raise WrongUse("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
+
+
+def checked(kind: Any, value: str, option: str) -> str:
+    """A name of contract.py from what was typed. Raises WrongUse."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from cellwright.errors import WrongUse
+
+    try:
+        return str(TypeAdapter(kind).validate_python(value))
+    except ValidationError as error:
+        raise WrongUse(f"{option}: {error.errors()[0]['msg']}") from None
 
 
 def _tell(token: str, out: Path | None) -> None:

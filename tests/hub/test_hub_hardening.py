@@ -21,7 +21,7 @@ from cellwright.hub import contract as c
 from cellwright.hub import places, publishing, tables
 from cellwright.hub.core import LOCAL
 from cellwright.hub.formats import safetensors
-from cellwright.hub.grant import check
+from cellwright.hub.grant import TakenBack, check
 from cellwright.hub.refusals import NotFound, TooLarge
 from cellwright.hub.service import open_hub
 from cellwright.hub.tenants import public_key
@@ -214,7 +214,7 @@ def test_grants_that_were_taken_back_are_refused_by_edges_and_new_ones_believed(
     state = east.desired("east", revision=before.revision)
     assert state.tenants[0].grants_from_s == since
     guard = Guard(lambda: public_key(hub.key_pem))
-    guard.since = lambda tenant: {t.tenant: t.grants_from_s for t in state.tenants}[tenant]
+    guard.since = lambda tenant: {t.tenant: TakenBack(t.grants_from_s) for t in state.tenants}[tenant]
 
     class Asked:
         def __init__(self, grant):
@@ -236,10 +236,10 @@ def test_areas_of_a_tenant_are_bounded_together_and_one_can_be_changed_at_the_bo
         company.put_area("a", c.AreaForm(geometry=kit.commercial))
 
 
-def test_methods_that_clients_invent_are_one_label(served):
+def test_methods_that_clients_invent_are_one_label(served, operator):
     for number in range(5):
         httpx.request(f"X{number}", f"{served}/v1/models")
-    text = httpx.get(f"{served}/metrics").text
+    text = operator.http.get("/metrics").text
     assert 'method="(other)"' in text
     assert 'method="X1"' not in text
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from cellwright.errors import HubError, HubRefused
-from cellwright.hub.contract import Wire
+from cellwright.hub.contract import Wire, told
 from cellwright.hub.refusals import STATUS, TooMany
 
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
@@ -55,7 +55,7 @@ class Asking:
 
     def _parsed(self, answer: httpx.Response, kind: type[_Form]) -> _Form:
         try:
-            return TypeAdapter(kind).validate_json(answer.content)
+            return told(kind, answer.content)
         except ValidationError as error:
             raise HubError(
                 f"{self.url} answered something else than expected ({error.errors()[0]['msg']}); is it a hub?"

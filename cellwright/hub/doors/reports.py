@@ -21,7 +21,19 @@ class Reports(Asking):
 
     def revoke_grants(self) -> float:
         """Take back all grants on this tenant's models: edges believe those from now on only. Returns since when."""
-        return self._parsed(self._send("DELETE", "/v1/grants"), dict[str, float])["grants_from_s"]
+        return self._parsed(self._send("DELETE", "/v1/grants"), c.GrantsRevoked).grants_from_s
+
+    def revoke_grant(self, grant: str) -> c.Revocation:
+        """Take back one grant, by its id."""
+        return self._parsed(self._send("DELETE", f"/v1/grants/{grant}"), c.Revocation)
+
+    def revoke_device(self, device: str) -> c.Revocation:
+        """Take back what a device was given until now."""
+        return self._parsed(self._send("DELETE", f"/v1/devices/{device}/grants"), c.Revocation)
+
+    def revocations(self) -> tuple[c.Revocation, ...]:
+        """What this tenant took back by name, and has not expired since."""
+        return self._get("/v1/revocations", tuple[c.Revocation, ...])
 
     def report(self, reports: Sequence[c.FetchReport]) -> int:
         """Hand in fetch reports, in parts of at most `MOST_REPORTS`; returns how many were new to the hub."""
@@ -29,8 +41,8 @@ class Reports(Asking):
         return sum(
             self._parsed(
                 self._send("POST", "/v1/fetches", json=c.FetchReports(reports=tuple(part)).model_dump(mode="json")),
-                dict[str, int],
-            )["new"]
+                c.Counted,
+            ).new
             for part in parts
         )
 
