@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cellwright import interruption
 from cellwright.errors import CellwrightError
 from cellwright.workspace import Workspace
 
@@ -67,6 +68,7 @@ def run_step(ws: Workspace, step: str, *arguments: str, on_line: Callable[[str],
 
     Raises:
         CellwrightError: the step failed; the message is its own.
+        KeyboardInterrupt: it was stopped by the Ctrl-C that is meant for this process too.
     """
     command = [sys.executable, "-m", "flows.cli", "step", step, "--run", ws.run, *arguments]
     environment = {**os.environ, "CELLWRIGHT_ROOT": str(ws.root), PARENT: str(os.getpid())}
@@ -83,6 +85,7 @@ def run_step(ws: Workspace, step: str, *arguments: str, on_line: Callable[[str],
             process.kill()
             raise
     if process.returncode:
+        interruption.look()  # Ctrl-C reaches all of a terminal's processes: it may have ended that one before us
         raise CellwrightError(f"step {step} failed ({_how(process.returncode)}): {_own_error(lines)}")
 
 

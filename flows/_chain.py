@@ -11,7 +11,7 @@ from prefect import flow
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.futures import as_completed
 
-from cellwright import runs
+from cellwright import interruption, runs
 from cellwright.errors import TrainingError
 from cellwright.files import write_json
 from cellwright.params import Params
@@ -83,6 +83,7 @@ def train_all(root: str, run: str, workers: Workers | None, warm_start: dict[str
             }
             for done, future in enumerate(as_completed(list(futures)), start=1):
                 future.wait()
+                interruption.look()  # before what was stopped is taken for a failure
                 if not future.state.is_completed():
                     failed.append(futures[future])
                     note_failure(params, ws, futures[future], _why(future.state))

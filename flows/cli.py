@@ -6,12 +6,14 @@ Exit codes: 0 done, 1 the job failed, 2 wrong use, 130 stopped by Ctrl-C (the sa
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 
-from cellwright import __version__
+from cellwright import __version__, interruption
 from cellwright.errors import CellwrightError
 from cellwright.processes import obey_parent
+from cellwright.training.stopping import Stopped
 from flows._cli import (
     audit,
     champion,
@@ -29,8 +31,6 @@ from flows._cli import (
     servers,
     table,
 )
-
-STOPPED = 130
 
 app = typer.Typer(
     name="cellwright",
@@ -67,15 +67,24 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 def main() -> None:
     """Run the command; an error of ours is one line on stderr, never a traceback."""
     obey_parent()
+    interruption.heed()
     try:
         app()
     except CellwrightError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except Stopped:  # the interruption was lost, but a thread saw that it was asked for
+        _stopped()
     except SystemExit as ended:
-        if ended.code == STOPPED:  # what typer makes of a KeyboardInterrupt
-            typer.echo("stopped; the same command resumes", err=True)
+        # what typer makes of a KeyboardInterrupt, or one that was lost after the last step
+        if ended.code == interruption.STOPPED or (not ended.code and interruption.asked()):
+            _stopped()
         raise
+
+
+def _stopped() -> NoReturn:
+    typer.echo(interruption.SAID, err=True)
+    sys.exit(interruption.STOPPED)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 
 from prefect.logging import get_run_logger
 
+from cellwright import interruption
 from cellwright.errors import CellwrightError
 from cellwright.params import Params
 from cellwright.runs import params_of
@@ -17,12 +18,14 @@ from cellwright.workspace import Workspace
 
 
 def say(message: str) -> None:
-    """One line for the person who watches: the log of the run in the UI, and the terminal."""
+    """One line for the person who watches: the log of the run in the UI, and the terminal. Ctrl-C that was lost is obeyed here."""
+    interruption.look()
     get_run_logger().info(message, extra={"cellwright": True})
 
 
 def opened(root: str, run: str) -> tuple[Params, Workspace]:
-    """Parameters and workspace of a run, from what crosses a task's border: two strings."""
+    """Parameters and workspace of a run, from what crosses a task's border: two strings. A step that has not begun is not, after Ctrl-C."""
+    interruption.look()
     ws = Workspace(Path(root), run)
     return params_of(ws), ws
 

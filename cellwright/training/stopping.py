@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from cellwright import interruption
+
 _asked = threading.Event()
 
 
@@ -22,6 +24,7 @@ def forget() -> None:
 
 
 def look() -> None:
-    """Raise `Stopped` if a stop was asked for."""
-    if _asked.is_set():
+    """Raise `Stopped` if a stop was asked for; in the main thread, KeyboardInterrupt if it was Ctrl-C that got lost."""
+    interruption.look()
+    if _asked.is_set() or interruption.asked():
         raise Stopped

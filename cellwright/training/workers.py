@@ -8,13 +8,14 @@ import queue
 import signal
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures import TimeoutError as Waiting
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from cellwright import interruption
 from cellwright.errors import TrainingError
 from cellwright.params import Params, check
 from cellwright.processes import die_with_parent, keep_memory
@@ -79,12 +80,10 @@ class Workers:
         worker, job = self._free.get(), None
         try:
             self._go_on()
-            job = worker.submit(work, *arguments)
-            while True:  # in short waits: a waiting thread can be interrupted only between them
-                try:
-                    return job.result(timeout=_LOOK_S)
-                except Waiting:
-                    continue
+            job = _submitted(worker, work, *arguments)
+            while not wait([job], timeout=_LOOK_S).done:  # a thread that waits can be interrupted only between waits
+                self._go_on()
+            return job.result()
         except BrokenProcessPool:
             worker = self._replaced(worker)
             raise WorkerDied(
@@ -105,7 +104,8 @@ class Workers:
         return self._worker()
 
     def _go_on(self) -> None:
-        if self._stopped:
+        interruption.look()
+        if self._stopped or interruption.asked():
             raise Stopped
 
     def _worker(self) -> ProcessPoolExecutor:
@@ -114,13 +114,23 @@ class Workers:
         worker = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(os.getpid(), self.threads))
         self._all.append(worker)
         if self.ready:
-            worker.submit(os.getpid)  # starts the process now, not with its first candidate
+            _submitted(worker, os.getpid)  # starts the process now, not with its first candidate
         return worker
+
+
+def _submitted(worker: ProcessPoolExecutor, work: Callable[..., T], *arguments: Any) -> Future[T]:
+    """What a worker is given to do, which starts its process if it has none yet.
+
+    Ctrl-C reaches all of a terminal's processes; ours are ended by `stop`, and one that is still importing would only complain.
+    """
+    resource_tracker.ensure_running()  # here, since it unblocks signals that it finds blocked
+    with interruption.deaf():
+        return worker.submit(work, *arguments)
 
 
 def _begin(parent: int, threads: int) -> None:
     die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; ours are ended by `stop`
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for what it starts in turn: others may not inherit that it is deaf
     keep_memory()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
