@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +62,17 @@ def of(program: str) -> list[list[str]]:
     return [words[1:] for words in commands() if words[0] == program]
 
 
+@cache
+def program() -> click.Command:
+    """All of `cellwright`."""
+    return typer.main.get_command(app)
+
+
+@cache
+def data_sets() -> tuple[str, ...]:
+    return load_catalogue(REPOSITORY / "data" / "catalogue.yaml").names
+
+
 def parsed(command: click.Command, words: list[str], parent: click.Context | None = None) -> click.Context:
     """What click makes of a command line, down to the last sub command; nothing is run."""
     context = command.make_context(command.name or "cellwright", list(words), parent=parent)
@@ -81,9 +93,9 @@ def test_both_pages_have_commands_of_programs_that_are_known():
 def test_each_cellwright_command_is_understood(words):
     if words == ["--help"]:
         return
-    context = parsed(typer.main.get_command(app), words)
+    context = parsed(program(), words)
     asked = context.params
-    given = {"my-cells", *load_catalogue(REPOSITORY / "data" / "catalogue.yaml").names}
+    given = {"my-cells", *data_sets()}
     name = asked.get("dataset") or (asked.get("name") if "data" in context.command_path.split() else None)
     assert name is None or name in given
     load(REPOSITORY / "params.yaml", asked.get("overrides") or ())
@@ -91,9 +103,9 @@ def test_each_cellwright_command_is_understood(words):
 
 def test_a_command_that_is_not_there_would_be_noticed():
     with pytest.raises(click.UsageError):
-        parsed(typer.main.get_command(app), ["run", "--data-set", "city"])
+        parsed(program(), ["run", "--data-set", "city"])
     with pytest.raises(click.UsageError):
-        parsed(typer.main.get_command(app), ["champion", "crown", "x"])
+        parsed(program(), ["champion", "crown", "x"])
 
 
 def test_make_targets_and_variables_are_those_of_the_makefile():
