@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,20 +45,24 @@ class Acceleration:
 
     def open(self, address: str, needed_bytes: int, deadline_s: float) -> tuple[Session | None, Quality]:
         """Ask for a session for a device at `address`; no refusal is an error, it is how the quality stands."""
-        from cellwright.qos.choice import choose
+        from cellwright.qos.choice import SETUP_SHARE, choose
         from cellwright.qos.forms import Ports
         from cellwright.qos.profiles import ProfilesClient
 
+        begun = time.monotonic()
         try:
             device = _device(address)
             profiles = ProfilesClient(self._access.url, self._access.token)
             try:
-                chosen = choose(profiles.retrieve(device), max(1, needed_bytes), deadline_s, overhead=_OVERHEAD)
+                offered = profiles.retrieve(device)
             finally:
                 profiles.close()
+            setup_s = time.monotonic() - begun + SETUP_SHARE * deadline_s
+            chosen = choose(offered, max(1, needed_bytes), deadline_s, overhead=_OVERHEAD, setup_s=setup_s)
             ports = Ports(ports=(self._access.port,)) if self._access.port else None
             client = self._opened()
             session = client.open(device, self._access.address, chosen.name, chosen.duration_s, app_server_ports=ports)
+            session.remark = chosen.why if chosen.tight else ""
             client.settle(session, _DECISION_S)
         except (CellwrightError, ValueError) as error:
             return None, Quality(state="denied", why=str(error)[:500])
@@ -87,7 +92,8 @@ class Acceleration:
 def told(session: Session) -> Quality:
     """How a session stands, for whoever asked."""
     name = str(session.id) if session.id else None
-    return Quality(state=str(session.state), why=session.why[:500], profile=session.profile, session=name)
+    why = "; ".join(filter(None, (session.why, session.remark)))
+    return Quality(state=str(session.state), why=why[:500], profile=session.profile, session=name)
 
 
 def _device(address: str) -> Device:

@@ -25,6 +25,7 @@ class Arriving:
     def __init__(self, partial: Path | None, described: Descriptor, what: str) -> None:
         self.described, self.what = described, what
         self.size, self.received = 0, 0  # bytes that are there; bytes that came over the network
+        self.resumed = 0  # of those that are there, left by an earlier fetch
         self.stored_s = 0.0  # spent in writing
         self._path, self._file = partial, -1
         self._hashing = Hashing(described.size)
@@ -37,6 +38,7 @@ class Arriving:
             except OSError as error:
                 raise self._unwritable(error) from error
             self._take_up()
+            self.resumed = self.size
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,7 +58,7 @@ class Arriving:
             os.ftruncate(self._file, 0)
             os.lseek(self._file, 0, os.SEEK_SET)
         self._hashing.restart()
-        self.size = 0
+        self.size = self.resumed = 0
 
     def receive(self, answer: Answer, stop: Stop | None = None) -> None:
         """Take the whole body; what came before it broke off is kept.

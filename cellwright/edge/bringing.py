@@ -30,6 +30,7 @@ from cellwright.bundle.manifest import (
 )
 from cellwright.edge.contract import PATCHES
 from cellwright.edge.download import Download, Transfer
+from cellwright.edge.wire import Nonsense
 from cellwright.errors import BundleError, DeltaError, EdgeError
 from cellwright.files import explained, write_bytes
 
@@ -38,6 +39,16 @@ _LEAST_PATCHED_BYTES = 64 * 1024  # below, asking for a patch costs more than it
 _MOST_PATCH_SHARE = 0.75  # of the blob: a larger patch is not worth rebuilding from
 _SLOWEST_REBUILD_BYTES_S = 140e6  # of one core (benchmarks/results, delta): on a faster link, the whole blob is there sooner
 _PATCH = "application/vnd.cellwright.patch"
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """A patch that an edge has, and that pays. `base`: the file that it begins from; `edge`: whose it is."""
+
+    base: Path
+    path: str
+    patch: Descriptor
+    edge: str
 
 
 @dataclass
@@ -54,6 +65,7 @@ class Bringing:
     transfer: Transfer = field(default=Transfer(), init=False)
     delta: str | None = field(default=None, init=False)  # mode of the patches that were used
     notes: list[str] = field(default_factory=list, init=False)
+    _offers: dict[str, _Offer | None] = field(default_factory=dict, init=False)  # digest of a blob -> the patch to it
 
     def documents(self, name: str, version: str) -> tuple[Manifest, dict[str, bytes]]:
         """Manifests and signature, checked; path -> bytes. Raises BundleError, EdgeError."""
@@ -77,6 +89,12 @@ class Bringing:
             raise BundleError(f"{name} {manifest.version} has {size} bytes, at most {MAX_BUNDLE_BYTES} are fetched")
         self.transfer += Transfer(received_bytes=sum(map(len, documents.values())) - len(LAYOUT_CONTENT))
         return manifest, documents
+
+    def plan(self, manifest: Manifest, documents: dict[str, bytes]) -> int:
+        """Bytes that are still to come: not what is here (by its size; it is hashed later), and of what has a patch that patch alone."""
+        staging = self.partial / manifest.digest.removeprefix("sha256:")
+        blobs = {d.digest: d for d in manifest.blobs if d.blob not in documents}.values()
+        return sum(self._needed(staging, manifest, described) for described in blobs)
 
     def complete(self, manifest: Manifest, documents: dict[str, bytes]) -> Path:
         """Bring the blobs and put the layout together aside; every byte of it is verified. Returns where it lies.
@@ -103,7 +121,7 @@ class Bringing:
             if _sha256(target) == described.hex:
                 return Transfer(resumed_bytes=described.size)
             target.unlink()
-        what = next((n for n, d in manifest.layers.items() if d.digest == described.digest), described.mediaType)
+        what = _what(manifest, described)
         return (
             self._reused(described, target)
             or self._patched(staging, manifest, described, what)
@@ -121,28 +139,54 @@ class Bringing:
                 target.unlink()
         return None
 
+    def _needed(self, staging: Path, manifest: Manifest, described: Descriptor) -> int:
+        here = (staging / described.blob, *self.bundles.glob(f"*/*/{described.blob}"))
+        if any(path.is_file() and path.stat().st_size == described.size for path in here):
+            return 0
+        partial = self.partial / described.hex
+        if partial.is_file():
+            return max(0, described.size - partial.stat().st_size)
+        offer = self._offers[described.digest] = self._offered(manifest, described)
+        return offer.patch.size if offer else described.size
+
     def _patched(self, staging: Path, manifest: Manifest, described: Descriptor, what: str) -> Transfer | None:
-        """Rebuilt from the same file of another version, where the edge has a patch and it pays; None: it has to come whole."""
+        """Rebuilt from the same file of another version, where the edge has a patch and it pays; None: it has to come whole.
+
+        A patch is not signed, what it leads to is. So one that is wrong is let go, and the whole asked for.
+        """
+        known = described.digest in self._offers
+        offer = self._offers.pop(described.digest, None)
+        if not known or (offer is not None and offer.edge != self.download.url):  # another edge has patches of its own
+            offer = self._offered(manifest, described)
+        if offer is None:
+            return None
+        try:
+            return self._rebuilt(offer, staging, described, what)
+        except (BundleError, DeltaError, EdgeError) as error:
+            self.notes.append(f"{what} came whole, not by a patch: {error}"[:500])
+            return None
+
+    def _offered(self, manifest: Manifest, described: Descriptor) -> _Offer | None:
         if not self.patches or described.size < _LEAST_PATCHED_BYTES or (self.partial / described.hex).is_file():
             return None
+        what = _what(manifest, described)
         for base, sha256 in self._bases(manifest, what):
+            path = f"{self.base}/{PATCHES}/{sha256}/{described.hex}"
             try:
-                if found := self._rebuilt(base, sha256, staging, described, what):
-                    return found
-            except (DeltaError, EdgeError) as error:
+                patch = self.download.describe(path, _PATCH, f"a patch of {what}")
+            except EdgeError as error:
                 self.notes.append(f"{what} came whole, not by a patch: {error}"[:500])
                 return None
+            if patch is not None and self._pays(patch.size, described.size):
+                return _Offer(base, path, patch, self.download.url)
         return None
 
-    def _rebuilt(self, base: Path, sha256: str, staging: Path, described: Descriptor, what: str) -> Transfer | None:
+    def _rebuilt(self, offer: _Offer, staging: Path, described: Descriptor, what: str) -> Transfer:
         from cellwright.delta import FileId, apply, inspect
 
-        path = f"{self.base}/{PATCHES}/{sha256}/{described.hex}"
-        patch = self.download.describe(path, _PATCH, f"a patch of {what}")
-        if patch is None or not self._pays(patch.size, described.size):
-            return None
+        base, patch = offer.base, offer.patch
         place = self.partial / f"{patch.hex}.patch"
-        came = self.download.blob(path, self.partial / patch.hex, patch, f"the patch of {what}", place)
+        came = self.download.blob(offer.path, self.partial / patch.hex, patch, f"the patch of {what}", place, again=False)
         try:
             apply(base, place, staging / described.blob, expected=FileId(sha256=described.hex, bytes=described.size))
             self.delta = inspect(place).mode
@@ -175,11 +219,16 @@ def resolved(download: Download, below: str, name: str, version: str) -> dict[st
     """What an edge says a version is: name, version, digest. `below`: "/v1", or a tenant's. Raises EdgeError, BundleError."""
     found = download.json(f"{below}/bundles/{name}/{version}", f"{name} {version}")
     if not all(isinstance(found.get(key), str) for key in ("version", "digest")) or found.get("name") != name:
-        raise EdgeError(f"{download.url} answered something else than a description of {name}; is it a Cellwright edge?")
+        raise Nonsense(f"{download.url} answered something else than a description of {name}; is it a Cellwright edge?")
     check_name(name, found["version"])
     if version not in ("latest", found["version"]):
         raise BundleError(f"asked for {name} {version}, the edge offers {found['version']}; ask for that one, or for latest")
     return found
+
+
+def _what(manifest: Manifest, described: Descriptor) -> str:
+    """A blob's name for people."""
+    return next((name for name, layer in manifest.layers.items() if layer.digest == described.digest), described.mediaType)
 
 
 def _sha256(path: Path) -> str:

@@ -13,7 +13,7 @@ import httpx
 from cellwright.bundle.manifest import Descriptor
 from cellwright.edge.arriving import Arriving
 from cellwright.edge.ranges import STREAMS, Pace, Ranges
-from cellwright.edge.wire import Answer, Broken, Httpx, Refusal, Transport, refuse
+from cellwright.edge.wire import Answer, Broken, Httpx, Nonsense, Refusal, Transport, refuse
 from cellwright.errors import BundleError, EdgeError
 
 PROGRESS_BYTES = 256 * 1024  # a connection that brought as much was worth it, and the count starts anew
@@ -46,11 +46,19 @@ class Download:
     def __init__(self, client: Transport | httpx.Client, url: str = "") -> None:
         self._transport: Transport = Httpx(client, url) if isinstance(client, httpx.Client) else client
         self.streams = 1  # most connections that were used at once
+        self._received_bytes = 0  # by what is over
+        self._arriving: Arriving | None = None  # what is on its way
 
     @property
     def url(self) -> str:
         """Whom it asks at the moment."""
         return self._transport.url
+
+    @property
+    def received_bytes(self) -> int:
+        """Over the network so far, of use or not; from any thread."""
+        arriving = self._arriving
+        return self._received_bytes + (arriving.received if arriving else 0)
 
     def json(self, path: str, what: str) -> dict[str, Any]:
         """A small JSON object. Raises EdgeError."""
@@ -60,7 +68,7 @@ class Download:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise EdgeError(f"{self.url}{path} answered no JSON object; is it a Cellwright edge?")
+            raise Nonsense(f"{self.url}{path} answered no JSON object; is it a Cellwright edge?")
         return found
 
     def document(self, path: str, most_bytes: int, what: str = "") -> bytes:
@@ -79,17 +87,36 @@ class Download:
                 if not self._again(error, failures):
                     raise self._given_up(error) from error
 
-    def blob(self, path: str, partial: Path | None, described: Descriptor, what: str, target: Path | None) -> Transfer:
+    def blob(
+        self, path: str, partial: Path | None, described: Descriptor, what: str, target: Path | None, *, again: bool = True
+    ) -> Transfer:
         """Fetch a blob to `target` by way of `partial`, which is kept when the connection breaks. None: hashed and forgotten.
+
+        Wrong bytes are thrown away, and asked for again where the transport knows somebody else to ask (unless `again` is False).
 
         Raises:
             EdgeError: the connection broke `attempts` times in a row without much progress.
-            BundleError: the bytes are not those that the manifest names; they are thrown away.
+            BundleError: the bytes are not those that the manifest names, and nobody else is left to ask.
             WorkspaceError: the disk is full.
         """
-        with Arriving(partial, described, what) as arriving:
-            resumed, failures = arriving.size, 0
-            pace = Pace(described.size, self._transport.ttfb_s)
+        wasted = Transfer()
+        while True:
+            self._transport.begin()
+            arriving = self._arriving = Arriving(partial, described, what)
+            try:
+                return self._arrived(path, arriving, target) + wasted
+            except (BundleError, Nonsense) as error:
+                arriving.throw_away()
+                wasted += Transfer(arriving.received, stored_s=arriving.stored_s)
+                if not again or not self._transport.distrust(error, leftover=arriving.resumed > 0):
+                    raise
+            finally:
+                self._received_bytes, self._arriving = self._received_bytes + arriving.received, None
+
+    def _arrived(self, path: str, arriving: Arriving, target: Path | None) -> Transfer:
+        with arriving:
+            failures = 0
+            pace = Pace(arriving.described.size, self._transport.ttfb_s)
             while not arriving.complete:
                 before = arriving.size
                 try:
@@ -99,7 +126,7 @@ class Download:
                     if not self._again(error, failures):
                         raise self._broken_off(error, arriving, failures) from error
             arriving.finish(target)
-        return Transfer(arriving.received, resumed, stored_s=arriving.stored_s)
+        return Transfer(arriving.received, arriving.resumed, stored_s=arriving.stored_s)
 
     def describe(self, path: str, kind: str, what: str) -> Descriptor | None:
         """A blob that is not named by its hash, from its first byte's headers; None: there is none. Raises EdgeError."""
@@ -125,7 +152,7 @@ class Download:
             if answer.status != 206:
                 arriving.restart()
             elif not answer.header("Content-Range").startswith(f"bytes {arriving.size}-"):
-                raise EdgeError(f"{self.url}{path} sent another range than was asked for; it cannot be resumed from there")
+                raise Nonsense(f"{self.url}{path} sent another range than was asked for; it cannot be resumed from there")
             arriving.receive(answer, pace.several)
         if not arriving.complete and not pace.rate_bytes_s:
             raise Broken("the edge sent less than it announced")
@@ -149,6 +176,7 @@ class Download:
                 content += room[:count]
                 if len(content) > most_bytes:
                     raise BundleError(f"{path}: more than {most_bytes} bytes, which no document of a bundle has")
+        self._received_bytes += len(content)
         return bytes(content)
 
     def _again(self, error: Broken | Refusal, failures: int) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cellwright.edge.contract import Quality
 from cellwright.edge.download import Transfer
-from cellwright.edge.route import Stop
+from cellwright.edge.route import Distrusted, Stop
 from cellwright.hub.contract import FetchReport
 
 
@@ -30,8 +30,11 @@ class Fetched:
     streams: int = 1  # most connections at once
     delta: str | None = None  # mode of the patch that was used; None: no patch
     qos: Quality | None = None  # as it stood when the transfer ended; None: none was asked for
+    qos_held_s: float | None = None  # of the transfer, with quality that the device had asked for itself; None: it had not
     tenant: str | None = None
     why: str = ""  # it is this model
+    match_age_s: float | None = None  # of the hub's answer, which was away now; None: it was there
+    distrusted: tuple[Distrusted, ...] = ()  # edges that gave something else than what was signed
     notes: tuple[str, ...] = ()  # what did not go as it should, and what was done about it
 
     @property
@@ -59,9 +62,14 @@ class Attempt:
     edges: tuple[Stop, ...]
     delta: str | None
     qos: Quality | None
+    distrusted: tuple[Distrusted, ...] = ()
 
     def report(self, reason: str = "", *, refused: bool = False) -> FetchReport:
-        """For the hub. `reason`: why it failed; empty: it did not. `refused`: what came was not what was signed."""
+        """For the hub. `reason`: why it failed; empty: it did not. `refused`: what came was not what was signed.
+
+        A fetch that ended well at another edge than it began names as its reason who gave wrong bytes, and which.
+        """
+        told = reason or ("wrong bytes came from " + "; ".join(map(str, self.distrusted)) if self.distrusted else "")
         outcome = "refused" if refused else "failed" if reason else "activated"
         rate = 8 * self.transfer.received_bytes / self.seconds if self.seconds > 0 else 0.0
         return FetchReport.model_validate(
@@ -73,7 +81,7 @@ class Attempt:
                 "device": self.device,
                 "time_s": time.time(),
                 "outcome": outcome,
-                "reason": reason[:500],
+                "reason": told[:500],
                 "seconds": self.seconds,
                 "deadline_s": self.deadline_s,
                 "met": None if self.deadline_s is None else not reason and self.seconds <= self.deadline_s,

@@ -46,6 +46,7 @@ class Found:
     stops: tuple[Stop, ...]
     why: str
     notes: tuple[str, ...] = ()
+    age_s: float | None = None  # of the hub's answer, where the hub is away and this is its last one; None: it is of now
 
 
 @dataclass

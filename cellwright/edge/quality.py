@@ -1,33 +1,29 @@
-"""Quality of service while a device fetches: asked for by the edge, which is told that the device is there, or by the device itself.
+"""Quality of service that edges ask for while a device fetches: each is told that the device is there, and in the end how it went.
 
-Either way the transfer goes on whatever the network says; what it said, and how it ended, is part of the report.
+The transfer goes on whatever the network says; what it said, and how it ended, is part of the report. What the device asks for itself
+is in own_quality.py.
 """
 
 from __future__ import annotations
 
-import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import httpx
 from pydantic import ValidationError
 
 from cellwright.edge.contract import ARRIVALS, FETCHES, Arrival, Arrived, Quality
 from cellwright.edge.route import Route, Stop
-from cellwright.errors import CellwrightError, QosError
 from cellwright.hub.contract import FetchReport, FetchReports
 
 if TYPE_CHECKING:
     import ssl
 
-    from cellwright.qos.client import QodClient
     from cellwright.qos.forms import Device
-    from cellwright.qos.session import Session
 
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 _GONE = frozenset({404, 405})
@@ -55,66 +51,11 @@ class Network:
             discovery.close()
 
 
-@contextmanager
-def by_device(network: Network, edge_url: str, needed_bytes: int, deadline_s: float) -> Iterator[Callable[[], Quality]]:
-    """A session that the device holds while the block runs; yields a function that tells how it stands."""
-    from cellwright.qos.client import QodClient
-    from cellwright.qos.journal import Journal
-
-    try:
-        chosen, address, ports = _chosen(network, needed_bytes, deadline_s), _address(edge_url), _port(edge_url)
-    except CellwrightError as error:
-        refused = Quality(state="denied", why=str(error)[:500])
-        yield lambda: refused
-        return
-    journal = Journal(network.journal) if network.journal else None
-    with QodClient(network.url, network.token, journal=journal) as client:
-        duration_s = chosen.duration_s
-        with client.session(network.device, address, chosen.name, duration_s, app_server_ports=ports) as session:
-            yield lambda: _told(client, session)
-
-
-def _told(client: QodClient, session: Session) -> Quality:
-    """How the session stands by the network's own word of now; by its last one where it cannot be asked."""
-    with suppress(QosError):
-        client.refresh(session)
-    return Quality(
-        state=str(session.state), why=session.why[:500], profile=session.profile, session=str(session.id) if session.id else None
-    )
-
-
-def _chosen(network: Network, needed_bytes: int, deadline_s: float) -> Any:
-    from cellwright.qos.choice import choose
-    from cellwright.qos.profiles import ProfilesClient
-
-    profiles = ProfilesClient(network.url, network.token)
-    try:
-        return choose(profiles.retrieve(network.device), needed_bytes, deadline_s, overhead=0.05)
-    finally:
-        profiles.close()
-
-
-def _address(url: str) -> str:
-    """The edge's address as the network sees it. Raises QosError."""
-    host = urlsplit(url).hostname or ""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise QosError(f"the edge's name {host} has no address ({error}); no quality can be asked for") from error
-    return str(found[0][4][0])
-
-
-def _port(url: str) -> Any:
-    from cellwright.qos.forms import Ports
-
-    parts = urlsplit(url)
-    return Ports(ports=(parts.port or (443 if parts.scheme == "https" else 80),))
-
-
 class Presence:
     """Tells each edge of a route that the device is there, and in the end how it went."""
 
-    def __init__(self, arrival: Arrival, tls: ssl.SSLContext | bool = True) -> None:
+    def __init__(self, arrival: Callable[[], Arrival], tls: ssl.SSLContext | bool = True) -> None:
+        """`arrival`: what an edge is told, as it is at the moment."""
         self.notes: list[str] = []
         self._arrival, self._tls = arrival, tls
         self._at: tuple[Stop, Arrived] | None = None
@@ -123,12 +64,17 @@ class Presence:
 
     def announce(self, stop: Stop) -> None:
         """The device is at `stop` from now on; the edge before need not keep a session for it any longer."""
+        self.leave()
+        answer = self._send(stop, "POST", ARRIVALS, self._arrival().model_dump(mode="json"))
+        self._at = (stop, answer) if answer is not None else None
+
+    def leave(self) -> None:
+        """The device is nowhere. The edge may be out of reach already: nobody waits for it here."""
         if self._at is not None:
             leaving = threading.Thread(target=self._leave, args=self._at, name="leave", daemon=True)
-            leaving.start()  # that edge may be out of reach already: nobody waits for it here
+            leaving.start()
             self._leaving.append(leaving)
-        answer = self._send(stop, "POST", ARRIVALS, self._arrival.model_dump(mode="json"))
-        self._at = (stop, answer) if answer is not None else None
+            self._at = None
 
     def quality(self) -> Quality | None:
         """How the session of the edge of the moment stands; None: it asked no network, or does not say."""

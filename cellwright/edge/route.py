@@ -1,19 +1,21 @@
 """Several edges that have the same files, as one: a download goes on at the next one where the one before left off.
 
 Blobs are named by their hash, so the byte at an offset is the same everywhere. A connection that cannot be made, or breaks twice in a
-row, leads to the next edge; a grant that has expired is renewed; a device that moves says so by `move`.
+row, leads to the next edge; a grant that has expired is renewed; a device that moves says so by `move`. An edge whose bytes were wrong
+is not asked again; where several edges gave parts of what was wrong, nobody can tell which lied, and all of it is asked for once more.
 """
 
 from __future__ import annotations
 
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cellwright.edge.wire import ATTEMPTS, BUSY, Answer, Broken, Link, Refusal
-from cellwright.errors import EdgeError, HubError
+from cellwright.edge.wire import ATTEMPTS, BUSY, Answer, Broken, Link, Nonsense, Refusal
+from cellwright.errors import BundleError, EdgeError, HubError
 
 Renew = Callable[[], str]  # a new grant; raises HubError
 _NO_LEAVE = frozenset({401, 403})
@@ -27,6 +29,22 @@ class Stop:
     url: str
     name: str = ""
     zone: str | None = None
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return self.name or self.url
+
+
+@dataclass(frozen=True)
+class Distrusted:
+    """An edge that gave something else than what was signed. `why`: what was wrong."""
+
+    stop: Stop
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.stop.title}: {self.why}"
 
 
 class Route:
@@ -50,10 +68,14 @@ class Route:
             raise EdgeError("no edge holds this model, or none that can be reached from here; ask the hub's operator to place it")
         self.stops, self._at = tuple(stops), 0
         self.used: list[Stop] = []  # those that sent something, in order
+        self.distrusted: list[Distrusted] = []  # not asked again in this fetch
         self.notes: list[str] = []
+        self._gave: list[Stop] = []  # something, since `begin`
+        self._mixed = 0  # times that what several gave together was wrong
         self.grant, self._renew, self._renewed = grant, renew, False
         self._tls, self._on_arrival = tls, on_arrival
         self._link: Link | None = None
+        self._others: weakref.WeakSet[Link] = weakref.WeakSet()
         self._moving: tuple[Stop, ...] | None = None
         self._lock = threading.Lock()
 
@@ -89,9 +111,24 @@ class Route:
         with self._opened().get(path, headers) as answer:
             if 200 <= answer.status < 300:
                 self._renewed = False
-                if not self.used or self.used[-1] != self.stop:
-                    self.used.append(self.stop)
+                self._gives()
             yield answer
+
+    def begin(self) -> None:
+        """What comes from here on is judged together."""
+        self._gave = []
+
+    def distrust(self, error: BundleError | Nonsense, *, leftover: bool = False) -> bool:
+        """Ask the edge that gave it no more; where others had a part in it, begin it anew where the route is. False: nobody is left."""
+        if leftover or len(set(self._gave)) > 1:
+            self._mixed += 1
+            sources = [*(["an earlier fetch"] if leftover else []), *(stop.title for stop in dict.fromkeys(self._gave))]
+            self.notes.append(f"what {' and '.join(sources)} gave together was wrong, and is asked for anew: {error}"[:500])
+            return self._mixed <= len(self.stops)
+        stop = self._gave[-1] if self._gave else self.stop
+        self.distrusted.append(Distrusted(stop, str(error)[:300]))
+        self.notes.append(f"{stop.title} gave wrong bytes and is not asked again: {error}"[:500])
+        return self._without_distrusted()
 
     def move(self, stops: Sequence[Stop]) -> None:
         """From another thread: these are the best edges now. The transfer that runs goes on at the first of them."""
@@ -99,9 +136,10 @@ class Route:
             if not stops or stops[0] == self.stop:
                 return
             self._moving = tuple(stops)
-            link = self._link
-        if link is not None:
-            link.abort()
+            links = (self._link, *self._others)
+        for link in links:
+            if link is not None:
+                link.abort()
 
     def recovers(self, error: Broken | Refusal, failures: int) -> bool:
         """Renew the grant, stay and try again, or go on to the next edge; False: nothing of it helps."""
@@ -114,13 +152,18 @@ class Route:
             return True
         if len(self.stops) == 1:
             return isinstance(error, Broken) and bool(self.used)
-        self.notes.append(f"went on from {self.stop.name or self.stop.url}: {error}"[:500])
+        self.notes.append(f"went on from {self.stop.title}: {error}"[:500])
         self._go_to((self._at + 1) % len(self.stops))
         return True
 
     def another(self) -> Link:
         """A second connection to the edge of the moment."""
-        return Link(self.url, headers=self.headers, tls=self._tls)
+        self._opened()
+        self._gives()
+        made = Link(self.url, headers=self.headers, tls=self._tls)
+        with self._lock:
+            self._others.add(made)
+        return made
 
     def close(self) -> None:
         """Close the connection."""
@@ -135,16 +178,36 @@ class Route:
             self._link = Link(self.url, headers=self.headers, tls=self._tls)
         return self._link
 
+    def _gives(self) -> None:
+        self._gave.append(self.stop)
+        if not self.used or self.used[-1] != self.stop:
+            self.used.append(self.stop)
+
+    def _without_distrusted(self) -> bool:
+        """Go on without the edges that are not believed; False: there is no other."""
+        bad = {found.stop for found in self.distrusted}
+        later = [*self.stops[self._at :], *self.stops[: self._at]]  # the next one first
+        good = tuple(stop for stop in later if stop not in bad)
+        if not good:
+            return False
+        with self._lock:
+            moves = good[0] != self.stop
+            self._at, self.stops = 0, good
+        if moves:
+            self.close()
+        return True
+
     def _go_to(self, at: int) -> None:
         self.close()
         self._at = at
 
     def _take_move(self) -> bool:
         with self._lock:
-            stops, self._moving = self._moving, None
-            if stops is None:
+            bad = {found.stop for found in self.distrusted}
+            stops, self._moving = tuple(stop for stop in self._moving or () if stop not in bad), None
+            if not stops or stops[0] == self.stop:
                 return False
-            self.notes.append(f"moved from {self.stop.name or self.stop.url} to {stops[0].name or stops[0].url}")
+            self.notes.append(f"moved from {self.stop.title} to {stops[0].title}")
             self.stops = stops
             self._go_to(0)
             return True

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from cellwright.errors import EdgeError, WrongUse
+from cellwright.errors import BundleError, EdgeError, WrongUse
 
 CONNECT_S, SILENCE_S = 5.0, 30.0  # longest wait for a connection, and for the next bytes
 ATTEMPTS = 4  # in a row that bring next to nothing; each goes on where the one before broke off
@@ -40,6 +40,10 @@ class Refusal(EdgeError):
     def __init__(self, message: str, status: int, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.status, self.retry_after_s = status, retry_after_s
+
+
+class Nonsense(EdgeError):
+    """The server answered, and not in the form that the answer has."""
 
 
 class Answer(Protocol):
@@ -74,6 +78,12 @@ class Transport(Protocol):
 
     def recovers(self, error: Broken | Refusal, failures: int) -> bool:
         """Do what can be done about the failure (ask another server, renew leave), the how manieth in a row; whether to ask again."""
+
+    def begin(self) -> None:
+        """What comes from here on is judged together, by `distrust`."""
+
+    def distrust(self, error: BundleError | Nonsense, *, leftover: bool = False) -> bool:
+        """What came since `begin` is wrong (`leftover`: a part of it is from an earlier fetch). Whether to ask again."""
 
     def another(self) -> Transport | None:
         """A second connection to the same server, to be closed by the caller; None where one is all there is."""
@@ -116,6 +126,13 @@ class Link:
         """What broke is tried again, and who is busy asked again; where nobody has ever answered, that is told at once."""
         return error.status in BUSY if isinstance(error, Refusal) else error.connected or self._met
 
+    def begin(self) -> None:
+        """Nothing: there is one server only."""
+
+    def distrust(self, error: BundleError | Nonsense, *, leftover: bool = False) -> bool:
+        """False: there is nobody else to ask."""
+        return False
+
     def another(self) -> Link:
         """A connection of its own."""
         return Link(self.url, headers=self.headers, tls=self._tls)
@@ -151,7 +168,7 @@ class Link:
             return _WireAnswer(connection.getresponse())
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise Broken(str(error) or type(error).__name__, connected=connected) from error
+            raise Broken(_why(error), connected=connected) from error
 
     def _connect(self) -> http.client.HTTPConnection:
         host, port = self._parts.hostname or "", self._parts.port
@@ -226,6 +243,13 @@ class Httpx:
         """What broke is tried again, and who is busy asked again."""
         return error.status in BUSY if isinstance(error, Refusal) else error.connected
 
+    def begin(self) -> None:
+        """Nothing: there is one server only."""
+
+    def distrust(self, error: BundleError | Nonsense, *, leftover: bool = False) -> bool:
+        """False: there is nobody else to ask."""
+        return False
+
     def another(self) -> None:
         """None: the client belongs to somebody else."""
         return
@@ -270,6 +294,12 @@ def refuse(answer: Answer, url: str, what: str) -> None:
         answer.status,
         float(wait) if wait.isdigit() else None,
     )
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not believed: {error.verify_message}; name the authority that signed it (--ca)"
+    return str(error) or type(error).__name__
 
 
 def _detail(answer: Answer) -> bytes:

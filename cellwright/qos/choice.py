@@ -1,19 +1,22 @@
 """Which QoS profile a transfer needs: the least one whose guaranteed rate carries so many bytes by the deadline.
 
-required rate = bytes × 8 / deadline × (1 + overhead)
+required rate = bytes × 8 / (deadline − set-up) × (1 + overhead)
+
+Set-up is what of the deadline is no transfer: finding model and edge, asking the network, signatures, the last hash.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from cellwright.errors import QosError, WrongUse
 from cellwright.qos.profile import ProfileStatus, QosProfile
 from cellwright.qos.values import MOST_SECONDS
 
+SETUP_SHARE = 0.05  # of a deadline, for what is still to come when the network is asked: its decision, documents, the last hash
 _DURATION_OF_DEADLINE = 2.0  # a first grant lasts as long as two deadlines: extending is for transfers that go wrong
 
 
@@ -31,7 +34,11 @@ class Reliability(IntEnum):
 
 @dataclass(frozen=True)
 class Need:
-    """What a transfer needs. `overhead`: headers and the like, as a share of the bytes. `country`: ISO 3166 code where the device is."""
+    """What a transfer needs.
+
+    `overhead`: headers and the like, as a share of the bytes. `country`: ISO 3166 code where the device is. `setup_s`: of the deadline,
+    what cannot be used for the transfer.
+    """
 
     bytes: int
     deadline_s: float
@@ -39,33 +46,40 @@ class Need:
     upstream: bool = False
     overhead: float = 0.0
     country: str | None = None
+    setup_s: float = 0.0
 
     @property
     def rate_bit_s(self) -> float:
-        """Rate that meets the deadline, bit/s."""
-        return self.bytes * 8 / self.deadline_s * (1 + self.overhead)
+        """Rate that meets the deadline, bit/s; infinite where set-up takes all of it."""
+        left_s = self.deadline_s - self.setup_s
+        return self.bits / left_s if left_s > 0 else math.inf
+
+    @property
+    def bits(self) -> float:
+        """All that is to be carried."""
+        return self.bytes * 8 * (1 + self.overhead)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A profile that suffices, and why it is that one. `duration_s`: of the first grant."""
+    """A profile that suffices, and why it is that one. `duration_s`: of the first grant; `expected_s`: transfer at the guaranteed rate.
+
+    `tight`: it carries the bytes in the whole deadline, which leaves no time for the set-up; no profile leaves it.
+    """
 
     profile: QosProfile
     required_bit_s: float
     guaranteed_bit_s: float
     deadline_s: float
     duration_s: int
+    expected_s: float
     why: str
+    tight: bool = False
 
     @property
     def name(self) -> str:
         """Name of the profile."""
         return self.profile.name
-
-    @property
-    def expected_s(self) -> float:
-        """How long the transfer takes at the guaranteed rate."""
-        return self.deadline_s * self.required_bit_s / self.guaranteed_bit_s
 
 
 def choose(
@@ -77,29 +91,51 @@ def choose(
     upstream: bool = False,
     overhead: float = 0.0,
     country: str | None = None,
+    setup_s: float = 0.0,
 ) -> Chosen:
     """The least sufficient ACTIVE profile: least guaranteed rate, then least reliability, then lowest priority, then by name.
 
     Only a guaranteed rate (targetMin…) counts; a maximum is best effort. Those for one device: `ProfilesClient.retrieve(device)`.
+    Where none leaves `setup_s` of the deadline free, it is the fastest of those that carry the bytes in all of it.
 
     Raises:
-        WrongUse: bytes or deadline are not positive.
+        WrongUse: bytes or deadline are not positive, overhead or set-up negative.
         QosError: no profile suffices; names the best there is and what each lacks.
     """
-    if bytes <= 0 or not math.isfinite(deadline_s) or deadline_s <= 0 or overhead < 0:
+    if bytes <= 0 or not math.isfinite(deadline_s) or deadline_s <= 0 or overhead < 0 or not setup_s >= 0:
         raise WrongUse(
-            f"bytes and deadline must be positive, overhead not negative; found {bytes} bytes, {deadline_s} s, {overhead}"
+            f"bytes and deadline must be positive, overhead and set-up not negative; found {bytes} bytes, {deadline_s} s, "
+            f"{overhead}, {setup_s} s"
         )
-    need = Need(bytes, deadline_s, Reliability(reliability_class), upstream, overhead, country)
+    need = Need(bytes, deadline_s, Reliability(reliability_class), upstream, overhead, country, setup_s)
     offered = tuple(profiles)
     lacking = {profile.name: lacks(profile, need) for profile in offered}
     enough = sorted((p for p in offered if not lacking[p.name]), key=lambda p: _size(p, upstream))
     if not enough:
+        return _fastest(offered, replace(need, setup_s=0.0), setup_s)
+    why = _why(enough[0], need, len(enough), offered, lacking)
+    return _chosen(enough[0], need, why)
+
+
+def _fastest(offered: tuple[QosProfile, ...], need: Need, setup_s: float) -> Chosen:
+    """For a deadline that leaves no time for the set-up. Raises QosError: no profile suffices even so."""
+    lacking = {profile.name: lacks(profile, need) for profile in offered}
+    enough = [p for p in offered if not lacking[p.name]]
+    if not enough:
         raise QosError(_none_suffices(offered, need, lacking))
-    least = enough[0]
-    rate = least.guaranteed_bit_s(upstream=upstream) or 0.0
-    why = _why(least, need, rate, len(enough), offered, lacking)
-    return Chosen(least, need.rate_bit_s, rate, deadline_s, _duration_s(least, deadline_s), why)
+    best = min(enough, key=lambda p: (-_size(p, need.upstream)[0], *_size(p, need.upstream)[1:]))
+    rate = best.guaranteed_bit_s(upstream=need.upstream) or 0.0
+    why = (
+        f"{_asked(need)}: {best.name} guarantees {spoken(rate)}, the most there is; "
+        f"no profile leaves {setup_s:.2g} s for the set-up, so the deadline may be missed by as much"
+    )
+    return _chosen(best, need, why, tight=True)
+
+
+def _chosen(profile: QosProfile, need: Need, why: str, *, tight: bool = False) -> Chosen:
+    rate = profile.guaranteed_bit_s(upstream=need.upstream) or 0.0
+    duration_s = _duration_s(profile, need.deadline_s)
+    return Chosen(profile, need.rate_bit_s, rate, need.deadline_s, duration_s, need.bits / rate, why, tight)
 
 
 def lacks(profile: QosProfile, need: Need) -> str | None:
@@ -147,9 +183,8 @@ def _duration_s(profile: QosProfile, deadline_s: float) -> int:
     return min(wanted, most)
 
 
-def _why(
-    least: QosProfile, need: Need, rate: float, enough: int, offered: tuple[QosProfile, ...], lacking: dict[str, str | None]
-) -> str:
+def _why(least: QosProfile, need: Need, enough: int, offered: tuple[QosProfile, ...], lacking: dict[str, str | None]) -> str:
+    rate = least.guaranteed_bit_s(upstream=need.upstream) or 0.0
     smaller = [
         p.name
         for p in offered
@@ -165,7 +200,8 @@ def _why(
 
 def _asked(need: Need) -> str:
     extra = f" and {100 * need.overhead:g} % overhead" if need.overhead else ""
-    return f"{need.bytes:,} bytes in {need.deadline_s:g} s{extra} need {spoken(need.rate_bit_s)}"
+    setup = f", {need.setup_s:.2g} s of it for set-up," if need.setup_s else ""
+    return f"{need.bytes:,} bytes in {need.deadline_s:g} s{setup}{extra} need {spoken(need.rate_bit_s)}"
 
 
 def _none_suffices(offered: tuple[QosProfile, ...], need: Need, lacking: dict[str, str | None]) -> str:
@@ -177,7 +213,7 @@ def _none_suffices(offered: tuple[QosProfile, ...], need: Need, lacking: dict[st
         return f"{_asked(need)}, but no active profile guarantees any rate ({reasons}); transfer without, or ask the operator"
     best = max(usable, key=lambda p: _size(p, need.upstream))
     rate = best.guaranteed_bit_s(upstream=need.upstream) or 1.0
-    takes_s = need.bytes * 8 * (1 + need.overhead) / rate
+    takes_s = need.bits / rate
     return (
         f"{_asked(need)} ({need.reliability} of the packets), and no profile suffices; the best is {best.name} ({spoken(rate)}), "
         f"which takes {takes_s:.3g} s. Allow more time, send less (a delta, a quantised model), or ask for less. "

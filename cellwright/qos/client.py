@@ -107,7 +107,7 @@ class QodClient(Operations):
         Raises:
             QosError: only if `strict`, and the quality is not given before the block begins.
         """
-        with _terminable():
+        with terminable():
             held = self.open(
                 device,
                 app_server,
@@ -301,7 +301,7 @@ async def _in_thread_to_the_end(work: Any, undo: Any) -> Session:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """While the block runs, SIGTERM ends the process by SystemExit, so that `finally` happens; only where nobody handles it yet."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

@@ -58,6 +58,7 @@ class Session:
         self.capped = False  # the network extends it no further
         self.entry: Entry | None = None
         self.ref: str | None = None  # its address in the sink
+        self.remark = ""  # of whoever asked for it, on how well it fits
         self._on_change, self._asked_at = on_change, time.monotonic()
         self._changed = threading.Condition()
         self._history = [Change(State.REQUESTED, "asked for", time.time())]
@@ -103,6 +104,14 @@ class Session:
             raise QosError(
                 f"quality of service ({self.profile}) is {self.state}: {self.why}; go on without it, or ask for a lesser profile"
             )
+
+    @property
+    def held_s(self) -> float:
+        """Seconds for which the quality was given so far."""
+        history = self.history
+        ends = [*(change.at_s for change in history[1:]), time.time()]
+        spans = zip(history, ends, strict=True)
+        return sum(max(0.0, end - change.at_s) for change, end in spans if change.state is State.AVAILABLE)
 
     def wait(self, timeout_s: float) -> State:
         """The state once it is no longer REQUESTED, or after `timeout_s`."""

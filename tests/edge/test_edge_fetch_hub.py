@@ -1,5 +1,6 @@
 """Devices that ask a hub: the model of the place, from the closest edge, over the next one when that fails, and an honest report."""
 
+import hashlib
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from fetch_parts import HERE, WANTED, Line, cloud_of, noise, until
 from cellwright.bundle import store
 from cellwright.edge.finding import Wanted
 from cellwright.errors import EdgeError, HubRefused
+from cellwright.hub.contract import MatchAsk
 
 SIZE = 3_000_000
 CONTENT = noise(SIZE)
@@ -153,14 +155,77 @@ def _in_server():
     return threading.current_thread() is not threading.main_thread()
 
 
-def test_an_edge_that_changes_bytes_activates_nothing_and_the_failure_is_reported(cloud, device, lines):
+def test_edges_that_all_change_bytes_activate_nothing_and_the_failure_is_reported(cloud, device, lines):
     from cellwright.errors import BundleError
 
-    lines["east"].spoil = SIZE // 2
-    with pytest.raises(BundleError, match=r"model\.bin: expected SHA-256"):
+    for line in lines.values():
+        line.spoil = SIZE // 2
+    with pytest.raises(BundleError, match=r"no edge is left .* east: model\.bin: expected SHA-256.*west: model\.bin: expected"):
         device.get(cloud.acme, WANTED)
     assert device.of("acme").active() == {}
-    until(lambda: any(r.outcome == "refused" and "SHA-256" in r.reason for r in cloud.acme.fetches()))
-    lines["east"].spoil = None
+    (report,) = until(lambda: [r for r in cloud.acme.fetches() if r.outcome == "refused" and "SHA-256" in r.reason])
+    assert "west: model.bin" in report.reason
+    assert report.bytes > 2 * SIZE  # what was of no use was received all the same
+    for line in lines.values():
+        line.spoil = None
     device.get(cloud.acme, WANTED)
     assert content_of(device) == CONTENT
+
+
+def test_an_edge_that_changes_bytes_is_left_for_the_next_and_named(cloud, device, lines):
+    lines["east"].spoil = SIZE // 2
+    fetched = device.get(cloud.acme, WANTED)
+    assert content_of(device) == CONTENT
+    assert [stop.name for stop in fetched.edges] == ["east", "west"]
+    assert [(bad.stop.name, bad.why[:28]) for bad in fetched.distrusted] == [("east", "model.bin: expected SHA-256 ")]
+    assert any(note.startswith("east gave wrong bytes and is not asked again: model.bin") for note in fetched.notes)
+    assert 2 * SIZE < fetched.transfer.received_bytes < 2 * SIZE + 100_000
+    assert fetched.transfer.resumed_bytes == 0
+    report = reported(cloud, fetched)
+    assert (report.outcome, report.edges) == ("activated", ("east", "west"))
+    assert report.reason.startswith("wrong bytes came from east: model.bin: expected SHA-256")
+
+
+def test_where_two_edges_had_a_part_in_wrong_bytes_nobody_is_accused_and_all_of_it_is_asked_for_anew(cloud, device, lines):
+    def die(_number):
+        lines["east"].down = True
+
+    lines["east"].spoil, lines["east"].cuts, lines["east"].on_cut = SIZE // 4, [SIZE // 2], die
+    fetched = device.get(cloud.acme, WANTED)
+    assert content_of(device) == CONTENT
+    assert fetched.distrusted == ()
+    assert any("east and west gave together was wrong" in note for note in fetched.notes)
+
+
+def test_the_only_edge_that_is_left_may_have_to_give_all_of_it_and_an_error_says_who_was_not_believed(cloud, device, lines):
+    lines["east"].spoil, lines["west"].down = SIZE // 2, True
+    with pytest.raises(EdgeError, match=r"not asked again, as what they gave was wrong: east: model\.bin"):
+        device.get(cloud.acme, WANTED)
+    assert device.of("acme").active() == {}
+
+
+@pytest.mark.parametrize("of", ["index", "manifest"])
+def test_documents_that_are_not_what_was_signed_lead_to_the_next_edge(cloud, device, of):
+    folder = cloud.folder / "east/tenants/acme/guide/1.0.0"
+    digest = cloud.acme.match(MatchAsk(device="ue-1", service="guide", location=HERE)).digest
+    path = folder / ("index.json" if of == "index" else f"blobs/sha256/{digest.removeprefix('sha256:')}")
+    genuine = path.read_bytes()
+    path.write_bytes(genuine.replace(b'"', b"'", 1))
+    try:
+        fetched = device.get(cloud.acme, WANTED)
+    finally:
+        path.write_bytes(genuine)
+    assert content_of(device) == CONTENT
+    assert [bad.stop.name for bad in fetched.distrusted] == ["east"]
+    assert fetched.edges[-1].name == "west"
+
+
+def test_what_an_earlier_fetch_left_is_not_held_against_an_edge(cloud, device):
+    partial = device.folder / "tenants/acme/partial"
+    partial.mkdir(parents=True)
+    (partial / hashlib.sha256(CONTENT).hexdigest()).write_bytes(b"x" + CONTENT[1 : SIZE // 2])
+    fetched = device.get(cloud.acme, WANTED)
+    assert content_of(device) == CONTENT
+    assert ([stop.name for stop in fetched.edges], fetched.distrusted) == (["east"], ())
+    assert fetched.transfer.resumed_bytes == 0
+    assert any("an earlier fetch and east gave together was wrong" in note for note in fetched.notes)

@@ -72,6 +72,20 @@ def test_the_next_version_comes_by_a_patch_or_whole_where_the_base_was_damaged(c
         assert until(lambda: [r for r in cloud.acme.fetches() if r.version == "2.0.0"])[0].delta == "chunks"
 
 
+def test_a_patch_that_is_wrong_is_let_go_and_the_whole_comes_from_the_same_edge(cloud, tmp_path):
+    device = cloud.device(tmp_path / "device")
+    device.get(cloud.acme, WANTED)
+    cloud.publish("2.0.0", SECOND)
+    until(lambda: cloud.held("2.0.0"))
+    until(lambda: offered_patch(cloud))
+    (patch,) = (cloud.folder / "east/.patches").glob("acme/guide/*.patch")
+    patch.write_bytes(bytes(patch.stat().st_size))
+    fetched = device.get(cloud.acme, WANTED)
+    assert (fetched.version, fetched.delta, fetched.distrusted) == ("2.0.0", None, ())
+    assert any("came whole, not by a patch" in note for note in fetched.notes)
+    assert active(device) == SECOND
+
+
 @pytest.fixture
 def network():
     def made(**behaviour):
@@ -85,7 +99,7 @@ def network():
 def test_a_device_asks_for_quality_and_tells_what_it_got(cloud, network, tmp_path, behaviour, states):
     with network(**behaviour) as running:
         access = Network(running.url, running.token(), tmp_path / "qos.db", UE)
-        fetched = cloud.device(tmp_path / "device").get(cloud.acme, WANTED, deadline_s=5, qos="device", network=access)
+        fetched = cloud.device(tmp_path / "device").get(cloud.acme, WANTED, deadline_s=20, qos="device", network=access)
         assert fetched.qos.state in states
         assert fetched.version == "1.0.0"
         assert [s for s in Remote(running.url, running.control_token).all()["sessions"] if s["qosStatus"] == "AVAILABLE"] == []
@@ -100,14 +114,14 @@ def test_quality_that_is_revoked_on_the_way_does_not_end_the_transfer(cloud, net
         line.cuts, line.on_cut = [SIZE // 2], revoke
         access = Network(running.url, running.token(), tmp_path / "qos.db", UE)
         device = cloud.device(tmp_path / "device")
-        fetched = device.get(cloud.acme, WANTED, deadline_s=5, qos="device", network=access)
+        fetched = device.get(cloud.acme, WANTED, deadline_s=20, qos="device", network=access)
     assert (fetched.qos.state, fetched.qos.session is not None) == ("revoked", True)
     assert active(device) == FIRST
 
 
 def test_a_network_that_is_away_is_a_note_and_no_more(cloud, tmp_path):
     device = cloud.device(tmp_path / "device")
-    fetched = device.get(cloud.acme, WANTED, deadline_s=5, qos="device", network=Network("http://127.0.0.1:9", "t"))
+    fetched = device.get(cloud.acme, WANTED, deadline_s=20, qos="device", network=Network("http://127.0.0.1:9", "t"))
     assert fetched.qos.state == "denied"
     assert any("did not say which edge is closest" in note for note in fetched.notes)
     with pytest.raises(WrongUse, match="needs a network"):
