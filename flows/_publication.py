@@ -6,7 +6,7 @@ transaction back when any attempt in it fails. So no task is retried in here; th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from prefect.transactions import Transaction, transaction
 
 from cellwright.params import Params
 from cellwright.results import Published, Registered
-from cellwright.steps.publication import Standing, note, settle, take_back
+from cellwright.steps.publication import Standing, alone, note, settle, take_back
 from cellwright.workspace import Workspace
 from tasks._run import say
 from tasks.publish import publish_bundle, publish_to_hub
@@ -23,13 +23,19 @@ from tasks.rollout import want_rollout
 
 
 @contextmanager
-def publication(params: Params, ws: Workspace) -> Iterator[Standing]:
-    """What is published in the block stays only if the block ends well."""
-    standing = note(params, ws)
-    with transaction() as undoable:
-        undoable.stage(standing, on_rollback_hooks=[_hook(params, ws, standing)])
-        yield standing
-    settle(ws)
+def publication(params: Params, ws: Workspace) -> Iterator[Callable[[], None]]:
+    """What is published in the block stays only if the block ends well. One run publishes a model at a time; what is yielded lets
+    others in before the block ends.
+
+    Raises:
+        WorkspaceError: another run publishes the same model.
+    """
+    with alone(params, ws) as let_others:
+        standing = note(params, ws)
+        with transaction() as undoable:
+            undoable.stage(standing, on_rollback_hooks=[_hook(params, ws, standing)])
+            yield let_others
+        settle(ws)
 
 
 def register_and_publish(params: Params, ws: Workspace, *, promote: bool) -> tuple[Registered, Published]:

@@ -39,10 +39,11 @@ def publish(
     ws = runs.latest(Workspace(ROOT), run or None)
     with runs.locked(ws):
         params = _where(ws, overrides)
-        with publication(params, ws):
+        with publication(params, ws) as let_others:
             registered, published = register_and_publish(params, ws, promote=promote)
             said = f"{published.name} {published.semantic}: {registered.reason}"
             if registered.awaits_rollout:
+                let_others()
                 done = roll_out(str(ws.root), ws.run, published.name, published.semantic)
                 said = f"{published.name}: {done.state.events[-1].what}"
             write_report(str(ws.root), ws.run)

@@ -6,13 +6,16 @@ there what stood before it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
 from pydantic import Field
 
 from cellwright.bundle import store
-from cellwright.errors import CellwrightError
+from cellwright.errors import CellwrightError, WorkspaceError
 from cellwright.hub.contract import Terms
 from cellwright.lifecycle.rollout.controller import decide
 from cellwright.lifecycle.rollout.record import Files
@@ -24,6 +27,8 @@ from cellwright.workspace import Workspace
 
 if TYPE_CHECKING:
     from cellwright.hub.client import HubClient
+
+_WAIT_S = 60.0  # for another publication of the same model, which takes seconds
 
 
 class Standing(Result):
@@ -45,6 +50,31 @@ class Standing(Result):
         return store.bundle_name(self.model_name)
 
 
+@contextmanager
+def alone(params: Params, ws: Workspace, wait_s: float = _WAIT_S) -> Iterator[Callable[[], None]]:
+    """Be the one publisher of this run's model: two at once would each take the other's for what stood before.
+
+    Yields what lets others in before the block ends: a rollout takes its time, and keeps others out of what it changes by itself.
+
+    Raises:
+        WorkspaceError: another publishes it, and is not done in time.
+    """
+    name = store.bundle_name(_model_name(params, ws))
+    ws.rollouts.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(ws.rollouts / f"{name}.publication.lock", timeout=wait_s)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise WorkspaceError(
+            f"another run is publishing {name} and was not done within {wait_s:g} s; nothing of this one is published yet: start it "
+            "again when the other is done, it goes on where it ended"
+        ) from None
+    try:
+        yield lock.release
+    finally:
+        lock.release()
+
+
 def note(params: Params, ws: Workspace) -> Standing:
     """Note what stands; after a kill, what stood before the run that was killed.
 
@@ -55,7 +85,7 @@ def note(params: Params, ws: Workspace) -> Standing:
 
     if _path(ws).is_file():
         return Standing.read(_path(ws))
-    model_name = champions.name_of(params, ws)
+    model_name = _model_name(params, ws)
     name = store.bundle_name(model_name)
     now = store.pointer(ws.published, name)
     found = Standing(
@@ -158,6 +188,12 @@ def _published(client: HubClient, name: str) -> dict[str, object]:
     if now is None:
         return {}
     return {"hub_version": now.version, "hub_weights": now.weights, "hub_canary": now.canary, "hub_terms": now.terms}
+
+
+def _model_name(params: Params, ws: Workspace) -> str:
+    from cellwright.registry import champions
+
+    return champions.name_of(params, ws)
 
 
 def _path(ws: Workspace) -> Path:

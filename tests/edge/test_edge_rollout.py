@@ -172,6 +172,15 @@ def test_a_decision_reaches_the_controller_that_runs(project, shelf, edge, rollo
     assert store.pointer(shelf, NAME).version == "1.1.0"
 
 
+def test_what_another_has_published_meanwhile_is_not_overruled(shelf, another, edge, rollout):
+    files, hands, params, _ = rollout(0.0, edge.url)
+    begin(files, "1.1.0", params, hands)
+    store.place(shelf, *another("2.0.0"), activate=True)
+    with pytest.raises(WrongUse, match=r"another has published mini--traffic--h6-3 2\.0\.0"):
+        drive(files, hands)
+    assert store.pointer(shelf, NAME).version == "2.0.0"
+
+
 def test_what_cannot_be_rolled_out_is_refused(shelf, edge, rollout, tmp_path):
     files, hands, params, _ = rollout(0.0, edge.url)
     with pytest.raises(WrongUse, match="in use already"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 from dataclasses import replace
 
@@ -32,6 +33,43 @@ try:
     flow.publish(overrides={overrides!r})
 except RuntimeError as error:
     print("failed:", error)
+"""
+STOP = """
+import json, os, signal
+from pathlib import Path
+from prefect import task
+import cellwright.steps.hub as hubs
+import flows._publication as parts
+import flows.publish as flow
+from cellwright.bundle import store
+from cellwright.registry import champions
+from cellwright.workspace import Workspace
+
+def stop(*_, **__):
+    if {kill}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise RuntimeError("stopped here")
+
+@task
+def broken(*_, **__):
+    stop()
+
+PLACES = {{
+    "registered": (parts, "publish_bundle", broken), "placed": (parts, "publish_to_hub", broken),
+    "uploaded": (hubs, "put_in_use", stop), "in use": (flow, "write_report", broken), "reported": (parts, "settle", stop),
+}}
+ws = Workspace(Path.cwd())
+for name in {places!r}:
+    where, what, instead = PLACES[name]
+    whole = getattr(where, what)
+    setattr(where, what, instead)
+    try:
+        flow.publish(overrides={overrides!r})
+    except RuntimeError as error:
+        latest = store.pointer(ws.published, {model!r})
+        stands = [champions.number(ws, {model!r}), store.versions(ws.published, {model!r}), latest]
+        print("stopped:", name, error, json.dumps(stands))
+    setattr(where, what, whole)
 """
 AS_BEFORE = """
 from pathlib import Path
@@ -107,3 +145,36 @@ def test_a_later_failure_takes_the_publication_back_and_success_reaches_edge_hub
     assert refused.returncode == 2
     assert "in use already" in refused.stderr
     assert "there was no rollout yet" in acting.cellwright("rollout", "status").stdout
+
+
+def test_wherever_it_fails_or_is_killed_nothing_or_everything_is_published(copied, hub):
+    client, url, token = hub
+    ws = Workspace(copied.root)
+    acting = replace(copied, environment=copied.environment | {"CELLWRIGHT_HUB_TOKEN": token})
+
+    def stopped(*places: str, kill: bool = False):
+        script = STOP.format(places=places, kill=kill, model=NAME, overrides=[f"hub.url={url}"])
+        return acting.program(sys.executable, "-c", script)
+
+    def published() -> tuple:
+        hubs = () if client.models() == () else client.publication(NAME).shares
+        return champions(acting)[0][1], store.versions(ws.published, NAME), hubs
+
+    assert acting.program(sys.executable, "-c", AS_BEFORE.format(name=NAME)).returncode == 0
+    places = ("registered", "placed", "uploaded", "in use")
+    failed = stopped(*places)
+    said = [line for line in failed.stdout.splitlines() if line.startswith("stopped:")]
+    assert said == [f"stopped: {place} stopped here [null, [], null]" for place in places], failed.stderr
+    assert published() == (None, [], ())
+
+    assert stopped("uploaded", kill=True).returncode == -signal.SIGKILL
+    assert champions(acting) == [(NAME, "1")]  # half of it stands: the hub holds the version, and no edge is told to serve it
+    assert client.models() != ()
+    assert "stopped: in use" in stopped("in use").stdout  # the next start knows what stood before the kill
+    assert published() == (None, [], ())
+
+    assert stopped("reported", kill=True).returncode == -signal.SIGKILL
+    done = acting.program(sys.executable, "-c", PUBLISH.format(overrides=[f"hub.url={url}"]))
+    assert done.returncode == 0, done.stderr
+    assert published() == ("1", ["1.0.0"], {"1.0.0": 1.0})
+    assert not list((copied.root / "artifacts").glob("*/standing.json"))

@@ -76,6 +76,9 @@ class StoreTarget:
 
     def apply(self, rolling: Rolling) -> None:
         state, model = rolling.state, rolling.state.model
+        now = self.champion(model)
+        if now not in {state.champion, state.challenger}:
+            raise WrongUse(_published_over(state, now or "nothing"))
         if state.outcome == "running":
             store.try_out(self._store, model, _trial(rolling, state.challenger, rolling.digest, state.weight))
         elif state.outcome == "promoted":
@@ -140,12 +143,16 @@ class HubTarget:
         now = self._client.publication(rolling.state.model)
         ours = {rolling.state.champion, rolling.state.challenger}
         if not set(now.shares) <= ours:
-            raise HubRefused(
-                f"another has published {rolling.state.model} {now.version} meanwhile; this rollout of {rolling.state.challenger} "
-                "over it is refused: look at the publication, then begin a new one"
-            )
+            raise HubRefused(_published_over(rolling.state, now.version))
         if Publication(version=now.version, weights=now.weights, canary=now.canary, terms=now.terms) != wanted:
             self._client.publish(rolling.state.model, wanted, expected=now.number)
+
+
+def _published_over(state: State, version: str) -> str:
+    return (
+        f"another has published {state.model} {version} meanwhile; this rollout of {state.challenger} over it is refused: look at the "
+        "publication, then begin a new one"
+    )
 
 
 def same_versions(found: Evidence, state: State) -> bool:

@@ -1,0 +1,37 @@
+"""Two publishers of one model at once: one goes on, the other is told, and has published nothing."""
+
+import threading
+
+import pytest
+
+from cellwright.errors import WorkspaceError
+from cellwright.params import Params, ProblemParams
+from cellwright.steps.publication import alone
+from cellwright.workspace import Workspace
+
+PARAMS = Params(dataset="town", problem=ProblemParams(targets=("traffic",)))
+
+
+def test_a_second_publisher_is_told_and_another_models_is_not_kept_waiting(tmp_path):
+    ws, other = Workspace(tmp_path), Params(dataset="city", problem=ProblemParams(targets=("traffic",)))
+    told = pytest.raises(WorkspaceError, match=r"another run is publishing town--traffic--h6-3 .* nothing of this one")
+    with alone(PARAMS, ws), alone(other, ws, wait_s=0), told, alone(PARAMS, ws, wait_s=0.1):
+        pytest.fail("two at once")
+    with alone(PARAMS, ws, wait_s=0):
+        pass
+
+
+def test_a_second_publisher_goes_on_when_the_first_is_done_or_lets_it(tmp_path):
+    ws, entered = Workspace(tmp_path), []
+
+    def second() -> None:
+        with alone(PARAMS, ws):
+            entered.append("second")
+
+    thread = threading.Thread(target=second)
+    with alone(PARAMS, ws) as let_others:
+        thread.start()
+        entered.append("first")
+        let_others()
+        thread.join(30)
+    assert entered == ["first", "second"]
