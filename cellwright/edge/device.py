@@ -3,6 +3,7 @@
 <folder>/bundles/<name>/<version>/      verified OCI layouts
 <folder>/bundles/<name>/latest.json     the active version; replaced whole, so it always names a verified bundle
 <folder>/partial/<sha256>               blobs that are still on their way; a broken download goes on from there
+<folder>/asked/                         what the hub answered last, for when it is away
 <folder>/tenants/<tenant>/              the same once more for each tenant of a hub, with the keys that the hub delivered for it
 """
 
@@ -99,16 +100,17 @@ class Device:
             edge: name of the only edge to use, or its address.
 
         Raises:
-            HubError: it cannot be reached, or nothing it has fits.
+            HubError: nothing it has fits; or it cannot be reached, and this device did not ask it the same within a day.
             EdgeError: no edge can be reached; run again to resume.
-            BundleError: what came was not what was signed; what was active stays active.
+            BundleError: what came was not what was signed, from any edge there is; what was active stays active.
         """
         from cellwright.edge.finding import Finder, Wanted
         from cellwright.edge.getting import Getting
+        from cellwright.edge.remembered import Memory
 
         if qos == "device" and network is None:
             raise WrongUse("to ask for quality of service itself, the device needs a network; give one, or let the edge ask")
-        finder = Finder(hub, self.name, network.closest_zone if network else None, edge)
+        finder = Finder(hub, self.name, network.closest_zone if network else None, edge, Memory(self.folder / "asked"))
         getting = Getting(finder, wanted or Wanted(), self._of, deadline_s, qos, network, patches, self._tls)
         return getting.run()
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cellwright.qos.forms import Device
 
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_CLOSEST_S = 1.0  # for one answer to which edge is closest; without one, the hub's order by distance does
 _GONE = frozenset({404, 405})
 _LEAVE_S = 2.0  # an edge that was left is waited for so long, once the transfer is over; it forgets the device by itself too
 
@@ -42,9 +43,10 @@ class Network:
     def closest_zone(self) -> str:
         """Id of the closest edge cloud zone (CAMARA Simple Edge Discovery). Raises QosError."""
         from cellwright.qos.discovery import EdgeDiscovery
-        from cellwright.qos.transport import Retries
+        from cellwright.qos.transport import Retries, Transport
 
-        discovery = EdgeDiscovery(self.url, self.token, retries=Retries(attempts=2))
+        transport = Transport(self.url, self.token, timeout_s=_CLOSEST_S, retries=Retries(attempts=2))
+        discovery = EdgeDiscovery(self.url, self.token, transport=transport)
         try:
             return str(discovery.closest(self.device).id)
         finally:

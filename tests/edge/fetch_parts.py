@@ -18,12 +18,13 @@ from cellwright.edge.device import Device
 from cellwright.edge.finding import Wanted
 from cellwright.edge.library import Keeping
 from cellwright.edge.serve import in_thread
-from cellwright.edge.server import Edge, Limits
+from cellwright.edge.server import Edge, Limits, tls_context
 from cellwright.hub import contract as c
 from cellwright.hub.client import HubClient
 from cellwright.hub.core import LOCAL
 from cellwright.hub.serve import in_thread as hub_in_thread
 from cellwright.hub.service import open_hub
+from cellwright.web.running import Listening
 
 SCOPES = ("models:read", "models:write", "placement:write", "publish", "device")
 HERE = c.Location(longitude=2.05, latitude=48.05)
@@ -140,24 +141,33 @@ class Cloud:
 
 
 @contextmanager
-def cloud_of(folder: Path, content: bytes, edges: Sequence[tuple[str, float]], lines: dict[str, Line], **more) -> Iterator[Cloud]:
-    """`edges`: name and longitude; `lines`: name -> how devices reach it; `more`: for every edge."""
+def cloud_of(
+    folder: Path,
+    content: bytes,
+    edges: Sequence[tuple[str, float]],
+    lines: dict[str, Line],
+    *,
+    tls: tuple[Path, Path, Path] | None = None,
+    **more,
+) -> Iterator[Cloud]:
+    """`edges`: name and longitude; `lines`: name -> how devices reach it; `tls`: certificate, key, authority; `more`: for every edge."""
+    certificate, key, ca = tls or (None, None, None)
+    secured = tls_context(certificate, key) if certificate else None
     with ExitStack() as stack:
         hub = stack.enter_context(open_hub(folder / "hub"))
         hub.put_tenant(LOCAL, "acme", c.TenantForm())
-        url = stack.enter_context(hub_in_thread(hub))
-        cloud = Cloud(hub, url, HubClient(url, hub.new_token(LOCAL, "acme", c.TokenForm(name="ci", scopes=SCOPES)).token), folder)
+        url = stack.enter_context(hub_in_thread(hub, Listening(certificate=certificate, key=key)))
+        token = hub.new_token(LOCAL, "acme", c.TokenForm(name="ci", scopes=SCOPES)).token
+        cloud = Cloud(hub, url, HubClient(url, token, ca=ca), folder)
         stack.callback(cloud.acme.close)
         for name, longitude in edges:
             public = None
             if name in lines:
                 public = stack.enter_context(lines[name].open())
-            told = Hub(
-                url, cloud.token("operator", name, "edge"), name, c.Location(longitude=longitude, latitude=48.05), url=public
-            )
-            edge = Edge(
-                folder / name, {}, port=0, limits=Limits(poll_s=5, shutdown_s=1), hub=told, keeping=Keeping(), pace=_QUICK, **more
-            )
+            where = c.Location(longitude=longitude, latitude=48.05)
+            told = Hub(url, cloud.token("operator", name, "edge"), name, where, url=public, ca=ca)
+            kept = {"hub": told, "keeping": Keeping(), "pace": _QUICK}
+            edge = Edge(folder / name, {}, port=0, limits=Limits(poll_s=5, shutdown_s=1), tls=secured, **kept, **more)
             edge.agent._energy = False
             cloud.edges[name] = stack.enter_context(in_thread(edge))
             if name in lines:
