@@ -11,16 +11,29 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from cellwright.capacity.area import area_of
 from cellwright.errors import ParamsError
-from cellwright.params import Count, Section, Share
+from cellwright.sections import Count, Section, Share
 
 Lever = Literal["device_cache", "delta", "staggering", "multicast", "quantisation"]
 LEVERS: tuple[Lever, ...] = get_args(Lever)
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+SMALLEST = 1e-9  # of anything that is positive: below, numbers lose their precision
+
+
+def _enough(value: float) -> float:
+    if value < SMALLEST:
+        raise ValueError(f"must be at least {SMALLEST:g}, found {value:g}")
+    return value
+
+
+_Enough = AfterValidator(_enough)
+Positive = Annotated[float, Field(gt=0, le=1e18, allow_inf_nan=False), _Enough]
+NonNegative = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
+Size = Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False), _Enough]
+Duration = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), _Enough]
+Area = Annotated[float, Field(gt=0, le=5.101e8, allow_inf_nan=False), _Enough]  # at most the Earth's surface
 MAX_MODELS = 100_000
 _KINDS = {"catalogue.size": "fixed, listed or log_uniform", "arrivals": "at_once, poisson, diurnal or burst"}
 MAX_FILE_BYTES = 16 * 1024**2
@@ -30,13 +43,13 @@ class Fixed(Section):
     """Every model has the same size."""
 
     kind: Literal["fixed"] = "fixed"
-    size_bytes: Positive = Field(536_870_912, description="size of every model")
+    size_bytes: Size = Field(536_870_912, description="size of every model")
 
 
 class SizeShare(Section):
     """One size of a list."""
 
-    size_bytes: Positive = Field(description="size of these models")
+    size_bytes: Size = Field(description="size of these models")
     share: Annotated[float, Field(gt=0, le=1)] = Field(description="share of the models that have it")
 
 
@@ -58,8 +71,8 @@ class LogUniform(Section):
     """Sizes spread evenly on a logarithmic scale."""
 
     kind: Literal["log_uniform"] = "log_uniform"
-    low_bytes: Positive = Field(3_200_000, description="smallest model")
-    high_bytes: Positive = Field(536_870_912, description="largest model")
+    low_bytes: Size = Field(3_200_000, description="smallest model")
+    high_bytes: Size = Field(536_870_912, description="largest model")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -86,7 +99,7 @@ class Poisson(Section):
     """Requests arrive independently of each other at a steady rate."""
 
     kind: Literal["poisson"] = "poisson"
-    duration_s: Positive = Field(60.0, description="how long requests arrive")
+    duration_s: Duration = Field(60.0, description="how long requests arrive")
     rate_per_km2_s: Positive | None = Field(None, description="requests per km² and second; null: each device asks once")
 
 
@@ -104,9 +117,9 @@ class Burst(Section):
 
     kind: Literal["burst"] = "burst"
     at_s: NonNegative = Field(30.0, description="when the crowd is densest")
-    width_s: Positive = Field(5.0, description="standard deviation of the crowd's arrival times")
+    width_s: Duration = Field(5.0, description="standard deviation of the crowd's arrival times")
     share: Share = Field(0.8, description="share of the devices that belong to the crowd")
-    duration_s: Positive = Field(60.0, description="length of the time looked at")
+    duration_s: Duration = Field(60.0, description="length of the time looked at")
 
     @model_validator(mode="after")
     def _inside(self) -> Self:
@@ -122,7 +135,7 @@ class Levers(Section):
     device_cache_share: Share = Field(0.5, description="device_cache: share of fetches whose model the device holds already")
     delta_share: Share = Field(0.5, description="delta: share of the other fetches where the device holds an earlier version")
     delta_ratio: Annotated[float, Field(gt=0, le=1)] = Field(0.3, description="delta: its size relative to the whole file")
-    stagger_window_s: Positive = Field(60.0, description="staggering: each fetch is put off by a random time up to this")
+    stagger_window_s: Duration = Field(60.0, description="staggering: each fetch is put off by a random time up to this")
     multicast_share: Share = Field(0.8, description="multicast: share of devices that can join a broadcast")
     multicast_models: Count = Field(2, description="multicast: how many of the most popular models are broadcast")
     multicast_bit_s: Positive | None = Field(
@@ -150,10 +163,12 @@ class Network(Section):
 class PlanEdge(Section):
     """One question: can these servers hand these models to these devices in time, and what would it take?"""
 
-    area_km2: Positive = Field(1.0, description="area that is planned for")
+    area_km2: Area = Field(1.0, description="area that is planned for")
     area_file: Path | None = Field(None, description="GeoJSON polygon whose area replaces area_km2")
-    devices_per_km2: Positive = Field(10_000.0, description="density of the devices (3GPP: 5,000 to 10,000)")
-    deadline_s: Positive = Field(1.0, description="time from a device's request to its last byte")
+    devices_per_km2: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), _Enough] = Field(
+        10_000.0, description="density of the devices (3GPP: 5,000 to 10,000)"
+    )
+    deadline_s: Duration = Field(1.0, description="time from a device's request to its last byte")
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
         0.999, description="probability with which the peak rate is not exceeded in the whole time"
     )
@@ -210,10 +225,14 @@ def _checked(raw: Mapping[str, Any], where: str) -> PlanEdge:
 
 def _explained(error: Any) -> str:
     place, found = ".".join(map(str, error["loc"])) or "plan_edge", f", found {error['input']!r}"
-    if error["type"] == "union_tag_not_found":
-        return f"{place}: say which `kind` it is: {_KINDS[place]}"
+    if error["type"] in {"union_tag_not_found", "union_tag_invalid"}:
+        given = error["input"].get("kind") if isinstance(error["input"], dict) else None
+        found = "" if given is None else f", found {given!r}"
+        return f"{place}: say which `kind` it is: {_KINDS[place]}{found}"
+    if error["type"] == "value_error":
+        return f"{place}: {error['ctx']['error']}"
     if error["type"] != "extra_forbidden":
-        return f"{place}: {error['msg']}{'' if error['type'] == 'value_error' else found}"
+        return f"{place}: {error['msg']}{found}"
     near = difflib.get_close_matches(str(error["loc"][-1]), _keys(PlanEdge), n=1)
     return f"{place}: unknown key{f'; did you mean {near[0]!r}?' if near else ''}"
 

@@ -80,15 +80,14 @@ class Demand:
     def _z(self, confidence: float, present: float, slope: float) -> float:
         """Standard deviations that the busiest window must not exceed so that none does.
 
-        With `present` requests in a window, the sliding sum comes near its peak about z sqrt(present) times as often as windows
-        laid end to end do (upcrossings of a Poisson count). Windows that lack d of the busiest one's mean, in standard
-        deviations (`slope` times what they lack of its share), count exp(-z d).
+        With `present` requests in a window, the sliding sum crosses a level from below about z sqrt(present) times as often as
+        windows laid end to end do (upcrossings of a Poisson count; they come in clusters, so this errs upwards). Windows that
+        lack d of the busiest one's mean, in standard deviations (`slope` times what they lack of its share), count exp(-z d).
         """
-        whole = self.timing.span_s / self.deadline_s
-        far = NormalDist().inv_cdf(confidence ** (1 / (1 + whole)))
+        far = _normal(confidence, 1 + self.timing.span_s / self.deadline_s)
         ends = self.timing.near_peak_s(self.deadline_s, max(far, 1.0) * slope) / self.deadline_s
-        z = NormalDist().inv_cdf(confidence ** (1 / (1 + ends)))
-        return NormalDist().inv_cdf(confidence ** (1 / (1 + ends * max(1.0, z * math.sqrt(present)))))
+        z = _normal(confidence, 1 + ends)
+        return _normal(confidence, 1 + ends * max(1.0, z * math.sqrt(present)))
 
     def units_needed(self, confidence: float, unit_bit_s: float) -> int | None:
         """Fewest equal servers, each with its part of the requests, whose peak fits into `unit_bit_s`.
@@ -101,6 +100,11 @@ class Demand:
     def requests_of_one(self, units: int) -> float:
         """Requests of the busiest of so many servers among which they are dealt evenly."""
         return math.ceil(self.requests / units - 1e-9) if self.timing.fixed else self.requests / units
+
+
+def _normal(confidence: float, windows: float) -> float:
+    """Standard deviations within which so many independent normal values all stay, with this probability."""
+    return -NormalDist().inv_cdf(max(-math.expm1(math.log(confidence) / windows), 1e-300))
 
 
 def fewest(fits: Callable[[int], bool]) -> int | None:

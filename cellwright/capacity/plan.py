@@ -9,6 +9,7 @@ from typing import Literal
 from cellwright.capacity import cache
 from cellwright.capacity.config import LEVERS, Lever, PlanEdge
 from cellwright.capacity.demand import Demand, demand
+from cellwright.capacity.population import population
 from cellwright.capacity.servers import cells_of, in_time, servers
 from cellwright.capacity.simulate import Simulated, simulate
 from cellwright.errors import WrongUse
@@ -41,6 +42,7 @@ class Outcome:
     edges: int
     shared: Literal["edge", "cell"]  # which links are the tightest
     in_time: float  # share of the requests
+    top_bit_s: float  # what a device gets where it is alone
     reachable: float  # share that would be in time with any number of edges: the device's own link and the radio's allow it
 
 
@@ -51,6 +53,7 @@ class Plan:
     area_km2: float
     requests: float
     deadline_s: float
+    at_once_bit_s_km2: float  # every device at the same moment, no lever: density × mean size × 8 / deadline
     plain: Need
     need: Need
     levers: tuple[Need, ...]
@@ -83,6 +86,7 @@ def plan(config: PlanEdge) -> Plan:
         config.area_km2,
         asked.requests,
         config.deadline_s,
+        config.devices_per_km2 * _mean_bytes(config) * 8 / config.deadline_s,
         plain,
         need,
         tuple(_need(config, use, plain) for use in (*((lever,) for lever in LEVERS), LEVERS)),
@@ -91,6 +95,12 @@ def plan(config: PlanEdge) -> Plan:
         float(hit @ asked.popularity),
         None if edges is None else _outcome(config, asked, edges),
     )
+
+
+def _mean_bytes(config: PlanEdge) -> float:
+    """Size of the model that a request asks for, on average."""
+    found = population(config.catalogue)
+    return float(found.size_bytes @ found.popularity)
 
 
 def compare(config: PlanEdge, *, seed: int, max_requests: int) -> Comparison:
@@ -140,4 +150,5 @@ def _need(config: PlanEdge, use: tuple[Lever, ...], plain: Need | None) -> Need:
 def _outcome(config: PlanEdge, asked: Demand, edges: int) -> Outcome:
     given = servers(config, asked, edges)
     plenty = servers(config, asked, max(edges, round(min(asked.requests * 1000, 1e9))))
-    return Outcome(edges, given.shared, in_time(asked, given), in_time(asked, plenty))
+    top_bit_s = min(given.device_bit_s, given.link_bit_s)
+    return Outcome(edges, given.shared, in_time(asked, given), top_bit_s, in_time(asked, plenty))

@@ -14,24 +14,24 @@ import numpy as np
 from cellwright.capacity.population import Floats
 
 _MAX_PRESENT = 200_000  # states of the product form
-_MAX_STEPS, _MAX_STATES = 80_000, 1500  # of the process on its way there
+_MIN_STATES, _MAX_STATES = 100, 6000  # of the process on its way there
+_STEPS = 64  # of half a slice
 _SETTLED = 8  # times its relaxation time
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Load:
-    """One link. `most`: (kinds,) others whom a request may find and still be done in time; -1: never in time."""
+    """One link and the sizes of the requests that use it; `using`: their share of all requests."""
 
-    using: float  # share of the requests that use it
+    using: float
     mean_bits: float
     second_bits2: float
     capacity_bit_s: float
     cap_bit_s: float
-    most: Floats
 
     def leaving_s(self, states: int) -> Floats:
         """(states,) requests that end in a second with 0, 1, 2 … on the link."""
-        return np.minimum(np.arange(states) * self.cap_bit_s, self.capacity_bit_s) / self.mean_bits * (np.arange(states) > 0)
+        return np.minimum(np.arange(states) * self.cap_bit_s, self.capacity_bit_s) / self.mean_bits
 
     def settling_s(self, rate_s: float) -> float:
         """Relaxation time of the number on the link; infinite where the link is overloaded."""
@@ -41,28 +41,32 @@ class Load:
         return self.second_bits2 / (2 * self.mean_bits) / self.capacity_bit_s / (1 - float(np.sqrt(load))) ** 2
 
 
-def in_time(load: Load, rates_s: Floats, span_s: float) -> Floats:
-    """(slices, kinds) probability to find few enough others, with `rates_s` requests a second in each slice of the span.
+@dataclass(frozen=True, eq=False)
+class Number:
+    """The number on the link at a moment. `usual`: what it would be without fluctuations; None: settled, so it is not moving."""
 
-    Who finds n others is taken to get capacity / (n + 1) to the end: in heavy traffic, and there only does it matter, their
-    number hardly changes meanwhile (the snapshot principle). Where the number neither settles nor can be followed at bearable
-    cost (more than some 30,000 requests a link), fluctuations are small beside it and 1 is returned: the fluid limit decides.
+    upto: Floats  # (states,) probability of so many or fewer
+    usual: float | None
+
+    def at_most(self, others: Floats) -> Floats:
+        """Probability of at most so many others.
+
+        `others` is what leaves just enough of the link: a continuous time compared with a count, so half of the probability of
+        the count itself is taken (and what is between two counts is interpolated).
+        """
+        return np.interp(others - 0.5, np.arange(-1, len(self.upto)), np.concatenate([[0.0], self.upto]))
+
+
+def numbers(load: Load, rates_s: Floats, span_s: float, most: float) -> list[Number]:
+    """The number in the middle of each slice of the span, begun with nobody there; `rates_s`: requests a second in each slice.
+
+    `most`: the largest number that matters.
     """
     part_s = span_s / len(rates_s)
-    settled = np.array([load.settling_s(rate) * _SETTLED < part_s for rate in rates_s])
-    upto: list[Floats | None]
-    if settled.all():
-        known = {rate: _long_run(load, rate) for rate in set(rates_s.tolist())}
-        upto = [known[rate] for rate in rates_s.tolist()]
-    else:
-        upto = _followed(load, rates_s, span_s)
-    return np.array([np.ones(len(load.most)) if found is None else _at(found, load.most) for found in upto])
-
-
-def _at(upto: Floats, most: Floats) -> Floats:
-    """(kinds,) probability to find at most so many; 1 for more than were looked at."""
-    index = np.clip(most, 0, len(upto) - 1).astype(int)
-    return np.where(most < 0, 0.0, np.where(most >= len(upto), 1.0, upto[index]))
+    if all(load.settling_s(rate) * _SETTLED < part_s for rate in rates_s):
+        known = {rate: Number(_long_run(load, rate), None) for rate in set(rates_s.tolist())}
+        return [known[rate] for rate in rates_s.tolist()]
+    return _followed(load, rates_s, span_s, most)
 
 
 def _long_run(load: Load, rate_s: float) -> Floats:
@@ -76,29 +80,40 @@ def _long_run(load: Load, rate_s: float) -> Floats:
     return np.asarray(np.cumsum(weights) / weights.sum())
 
 
-def _followed(load: Load, rates_s: Floats, span_s: float) -> list[Floats | None]:
-    """For each slice, (states,) probability of so many or fewer in its middle; begun with nobody there."""
+def _followed(load: Load, rates_s: Floats, span_s: float, most: float) -> list[Number]:
     speed = 2 * load.mean_bits**2 / load.second_bits2
-    states = int(np.clip(4 * load.most.max(initial=0.0) + 60, 100, _MAX_STATES))
+    states = int(np.clip(4 * most + 60, _MIN_STATES, _MAX_STATES))
     leaving = speed * load.leaving_s(states)
-    coming = speed * load.using * rates_s
-    half_s = span_s / len(rates_s) / 2
-    steps = np.ceil(half_s * (coming + leaving[-1]) / 0.9).astype(int) + 1
-    if 2 * steps.sum() > _MAX_STEPS:
-        return [None] * len(rates_s)
-    now, found = np.eye(1, states)[0], list[Floats | None]()
-    for rate, count in zip(coming, steps, strict=True):
-        now = _walk(now, rate, leaving, half_s / count, count)
-        found.append(np.cumsum(now))
-        now = _walk(now, rate, leaving, half_s / count, count)
+    step_s = span_s / len(rates_s) / 2 / _STEPS
+    now, usual, found = np.eye(1, states)[0], 0.0, list[Number]()
+    for rate in (speed * load.using * rates_s).tolist():
+        for middle in (True, False):
+            now = _walked(now, rate, leaving, step_s)
+            usual = min(_drifted(usual, rate, load, speed, step_s), states - 1.0)  # as the process is
+            if middle:
+                found.append(Number(np.cumsum(now), usual))
     return found
 
 
-def _walk(now: Floats, rate_s: float, leaving_s: Floats, step_s: float, steps: int) -> Floats:
-    """The distribution after so many explicit steps, each short enough that no probability turns negative."""
-    now, up, down = now.copy(), rate_s * step_s, leaving_s[1:] * step_s
-    for _ in range(steps):
-        flow = now[:-1] * up - now[1:] * down
-        now[:-1] -= flow
-        now[1:] += flow
+def _walked(now: Floats, rate_s: float, leaving_s: Floats, step_s: float) -> Floats:
+    """The distribution after half a slice: backward Euler steps, which stay positive however long they are."""
+    from scipy.linalg import solve_banded  # type: ignore[import-untyped]
+
+    up = np.full(len(now), rate_s * step_s)
+    up[-1] = 0.0
+    down = leaving_s * step_s
+    bands = np.zeros((3, len(now)))
+    bands[0, 1:], bands[1], bands[2, :-1] = -down[1:], 1 + up + down, -up[:-1]
+    for _ in range(_STEPS):
+        now = solve_banded((1, 1), bands, now, check_finite=False)
     return now
+
+
+def _drifted(usual: float, rate_s: float, load: Load, speed: float, step_s: float) -> float:
+    """The number after half a slice without fluctuations."""
+    top = load.capacity_bit_s / load.mean_bits * speed
+    slope = load.cap_bit_s / load.mean_bits * speed
+    for _ in range(_STEPS):  # backward Euler: below the cap's knee it relaxes, above it drifts
+        low = (usual + step_s * rate_s) / (1 + step_s * slope)
+        usual = low if low * slope <= top else max(usual + step_s * (rate_s - top), 0.0)
+    return usual

@@ -38,6 +38,11 @@ class Pool:
         """What one device gets where it is alone."""
         return min(self.cap_bit_s, self.capacity_bit_s)
 
+    @property
+    def fewest(self) -> float:
+        """So many on the link slow nobody down."""
+        return self.capacity_bit_s / self.top_bit_s
+
 
 def share_in_time(pool: Pool, deadline_s: float) -> float:
     """Share of all requests that use this link and are done within the deadline."""
@@ -72,34 +77,37 @@ def _at_once(pool: Pool, deadline_s: float) -> float:
 
 
 def _over_time(pool: Pool, deadline_s: float) -> float:
-    """Slice by slice: what the fluid limit serves, and no more than random arrivals let through."""
+    """Fluctuations around the fluid limit, slice by slice of the time of arrivals."""
     edges = np.linspace(0, pool.timing.span_s, _SLICES * _FINE + 1)
     heights = pool.timing.cdf(edges)
-    weights = np.diff(heights[::_FINE])
-    rates = pool.requests * weights / np.diff(edges[::_FINE])
-    fluid = _fluid_share(pool, deadline_s, edges, heights)
-    random = queue.in_time(_load(pool, deadline_s), rates, pool.timing.span_s)
-    return float(weights @ (np.minimum(fluid, random) @ pool.share))
-
-
-def _fluid_share(pool: Pool, deadline_s: float, edges: Floats, heights: Floats) -> Floats:
-    """(slices, kinds) share of the requests of each slice that are done in time if arrivals did not fluctuate."""
-    times, attained = _fluid(pool, deadline_s)
-    middles, parts = (edges[:-1] + edges[1:]) / 2, np.diff(heights)
-    begun = np.interp(middles[:, None] + np.minimum(pool.wait_s, deadline_s), times, attained)
-    ended = np.interp(middles + deadline_s, times, attained)[:, None]
-    done = (ended - begun >= pool.bits * (1 - 1e-9)) & (pool.wait_s < deadline_s)
-    met = (done * parts[:, None]).reshape(_SLICES, _FINE, -1).sum(axis=1)
-    return met / np.maximum(parts.reshape(_SLICES, _FINE).sum(axis=1), 1e-300)[:, None]
-
-
-def _load(pool: Pool, deadline_s: float) -> queue.Load:
+    rates = pool.requests * np.diff(heights[::_FINE]) / np.diff(edges[::_FINE])
     left_s = np.maximum(deadline_s - pool.wait_s, 0.0)
+    room = pool.capacity_bit_s * left_s / pool.bits  # (kinds,) on the link at most, so that each is done in time
     able = pool.bits <= pool.top_bit_s * left_s * (1 + 1e-9)
-    most = np.where(able, np.floor(pool.capacity_bit_s * left_s / pool.bits - 1 + 1e-9), -1.0)
+    if not able.any():
+        return 0.0
+    slow = _slowness(pool, deadline_s, (edges[:-1] + edges[1:]) / 2)
+    met = np.empty_like(slow)
+    for k, number in enumerate(queue.numbers(_load(pool), rates, pool.timing.span_s, float(room[able].max()))):
+        part = slice(k * _FINE, (k + 1) * _FINE)
+        moved = 0.0 if number.usual is None else slow[part] - max(number.usual, pool.fewest)
+        met[part] = number.at_most(room - 1 - moved) * able
+    return float(np.diff(heights) @ met @ pool.share)
+
+
+def _slowness(pool: Pool, deadline_s: float, at_s: Floats) -> Floats:
+    """(times, kinds) how many share the link, on average from a request until its deadline, if arrivals did not fluctuate."""
+    times, attained = _fluid(pool, deadline_s)
+    wait_s = np.minimum(pool.wait_s, deadline_s * (1 - 1e-6))
+    begun = np.interp(at_s[:, None] + wait_s, times, attained)
+    ended = np.interp(at_s + deadline_s, times, attained)[:, None]
+    return pool.capacity_bit_s * (deadline_s - wait_s) / np.maximum(ended - begun, 1e-200)
+
+
+def _load(pool: Pool) -> queue.Load:
     using = float(pool.share.sum())
     mean, second = float(pool.bits @ pool.share) / using, float(pool.bits**2 @ pool.share) / using
-    return queue.Load(using, mean, second, pool.capacity_bit_s, pool.cap_bit_s, np.where(able, np.maximum(most, 0.0), -1.0))
+    return queue.Load(using, mean, second, pool.capacity_bit_s, pool.cap_bit_s)
 
 
 def _fluid(pool: Pool, deadline_s: float) -> tuple[Floats, Floats]:

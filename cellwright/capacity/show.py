@@ -13,6 +13,7 @@ from cellwright.capacity.plan import Comparison, Need, Plan
 
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _QUANTILES = (0.5, 0.9, 0.99)
+_A = {"edge": "an edge", "cell": "a cell"}
 
 
 def as_dict(config: PlanEdge, worked: Plan, beside: Comparison | None) -> dict[str, Any]:
@@ -65,13 +66,17 @@ def tables(worked: Plan, beside: Comparison | None) -> Iterator[Any]:
 
 
 def _plan(worked: Plan) -> Any:
-    table = _table(f"{worked.requests:,.0f} requests on {worked.area_km2:,.3g} km², each in {worked.deadline_s:g} s")
+    table = _table(f"{_number(worked.requests)} requests on {_number(worked.area_km2)} km², each in {worked.deadline_s:g} s")
     table.add_column("what")
     table.add_column("value", justify="right")
     table.add_column("per km²", justify="right")
     table.add_column("note", style="dim")
     need, plain = worked.need, worked.plain
-    table.add_row("peak rate, no lever", rate(plain.peak_bit_s), rate(plain.peak_bit_s_km2), "density × size / deadline")
+    at_once = worked.at_once_bit_s_km2
+    table.add_row(
+        "all at once", rate(at_once * worked.area_km2), rate(at_once), "density × mean size × 8 / deadline, nothing spared"
+    )
+    table.add_row("peak rate, no lever", rate(plain.peak_bit_s), rate(plain.peak_bit_s_km2), "with these arrivals")
     used = ", ".join(need.levers) or "no lever"
     table.add_row("peak rate of the plan", rate(need.peak_bit_s), rate(need.peak_bit_s_km2), used)
     table.add_row("mean rate of the plan", rate(need.mean_bit_s), rate(need.mean_bit_s_km2), "first request to last deadline")
@@ -85,11 +90,11 @@ def _plan(worked: Plan) -> Any:
     if worked.outcome is None:
         table.add_row("served in time", "-", "", "no number of edges is enough: one device asks for more than an edge sends")
     else:
-        note = f"with {worked.outcome.edges:,} edges; the devices of a {worked.outcome.shared} share its link"
-        table.add_row("served in time", f"{worked.outcome.in_time:.1%}", "", note)
-        table.add_row(
-            "… with any number", f"{worked.outcome.reachable:.1%}", "", "of edges: the device's link and the radio remain"
-        )
+        found = worked.outcome
+        note = f"with {_edges(found.edges)}; the devices of {_A[found.shared]} share its link"
+        table.add_row("served in time", f"{found.in_time:.1%}", "", note)
+        alone = f"of edges; a device alone gets {rate(found.top_bit_s)}: {size(found.top_bit_s * worked.deadline_s / 8)} in time"
+        table.add_row("… with any number", f"{found.reachable:.1%}", "", alone)
     return table
 
 
@@ -119,17 +124,17 @@ def _cases() -> Any:
         table.add_row(f"{density.devices_per_km2:,.0f} devices per km²", size(density.size_bytes), need, beside, "TR 22.874, 6.2")
     for one in DOWNLOADS:
         case = "one device" if one.models == 1 else f"one device, one of {one.models} models"
-        table.add_row(case, size(one.size_bytes), rate(one.bit_s), rate(one.stated_bit_s), "TS 22.261, table 7.10")
+        table.add_row(case, size(one.size_bytes), rate(one.bit_s), rate(one.stated_bit_s), "TS 22.261, 7.10")
     return table
 
 
 def _simulation(beside: Comparison) -> Any:
     done = beside.simulated
-    table = _table(f"Simulated: {done.requests:,} requests at {done.edges:,} edges")
+    table = _table(f"Simulated: {done.requests:,} requests at {_edges(done.edges)}")
     for name in ("what", "formula", "simulation"):
         table.add_column(name, justify="left" if name == "what" else "right")
     table.add_row("served in time", f"{beside.in_time:.1%}", f"{done.in_time:.1%}")
-    table.add_row("peak rate asked for", rate(beside.peak_bit_s), rate(done.peak_bit_s))
+    table.add_row("peak rate asked for (formula: median)", rate(beside.peak_bit_s), rate(done.peak_bit_s))
     table.add_row("… that the plan counts with", rate(beside.bound_bit_s), "")
     table.add_row("hit rate of the caches", f"{beside.hit_rate:.1%}", f"{done.hit_rate:.1%}")
     table.add_row("busiest link", "", rate(done.busiest_link_bit_s))
@@ -159,6 +164,14 @@ def _scaled(value: float, unit: str) -> str:
         if value >= factor:
             return f"{value / factor:.3g} {prefix}{unit}" if value < 1000 * factor else f"{value / factor:,.0f} {prefix}{unit}"
     return f"{value:.3g} {unit}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _edges(count: int) -> str:
+    return f"{count:,} edge{'' if count == 1 else 's'}"
 
 
 def _count(value: int | None) -> str:

@@ -34,6 +34,21 @@ def test_tables_say_plainly_what_it_takes():
         assert lever in shown
 
 
+def test_tables_keep_apart_what_the_arrivals_and_what_the_levers_bring():
+    shown = command("--arrivals", "poisson", "--edges", 1, "--size", 1e9).stdout
+    assert "all at once" in shown
+    assert "80 Tbit/s" in shown  # 10,000 × 1 GB × 8 in 1 s
+    assert "1.33 Tbit/s" not in shown  # and not the mean of 60 s in its place
+    assert "with 1 edge; the devices of an edge share its link" in shown
+    assert "a device alone gets 5 Gbit/s: 625 MB in time" in shown
+
+
+@pytest.mark.parametrize("over", [("--density", 1e9, "--area", 5e8), ("--density", 1e-9, "--area", 1e-9), ("--deadline", 1e-9)])
+@pytest.mark.parametrize("arrivals", ["at_once", "poisson", "burst", "diurnal"])
+def test_the_ends_of_every_range_can_be_planned(over, arrivals):
+    assert command(*over, "--arrivals", arrivals, "--edges", 1).exit_code == 0
+
+
 def test_json_holds_si_units_and_the_configuration():
     found = json.loads(command("--density", 5000, "--size", 3.2e6, "--lever", "quantisation", "--json").stdout)
     assert found["plan"]["plain"]["peak_bit_s_km2"] == 128e9
@@ -100,7 +115,10 @@ def test_a_file_that_is_no_area_is_refused(tmp_path, content, said):
     [
         ({"devices_per_km": 3}, "did you mean 'devices_per_km2'"),
         ({"deadline_s": 0}, "deadline_s: .* greater than 0, found 0"),
-        ({"arrivals": {"kind": "sometimes"}}, "arrivals: .*at_once"),
+        ({"deadline_s": 1e-320}, "deadline_s: must be at least 1e-09"),
+        ({"devices_per_km2": 1e300}, "devices_per_km2: .*1000000000, found 1e[+]300"),
+        ({"area_km2": 6e8}, "area_km2: .*510100000"),
+        ({"arrivals": {"kind": "sometimes"}}, "arrivals: .*at_once.*, found 'sometimes'"),
         ({"arrivals": {"duration_s": 3}}, "arrivals: say which `kind` it is"),
         ({"levers.use": ["magic"]}, "levers.use.0: .*device_cache"),
         ({"catalogue.size": {"kind": "listed", "sizes": [{"size_bytes": 1, "share": 0.4}]}}, "add up to 1, found 0.4"),
