@@ -14,21 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from cellwright.edge.params import EdgeParams
 from cellwright.errors import ParamsError
+from cellwright.sections import Count, Positive, Section, Share
 
 DATA_SECTIONS = ("ingest", "normalise", "validate")  # they make the data version
-
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """Frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Ingest(Section):
@@ -489,6 +481,7 @@ class Params(Section):
     publish: Publish = Publish()
     monitor: Monitor = Monitor()
     hub: HubParams = HubParams()
+    edge: EdgeParams = EdgeParams()
     rollout: Rollout = Rollout()
     for_dataset: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="sections that differ for one data set, by its name"

@@ -21,7 +21,7 @@ from cellwright.results import DataVersion
 from cellwright.training import own_model
 from cellwright.workspace import Workspace
 
-_NOT_RESULTS = (*DATA_SECTIONS, "runner", "monitor", "hub", "rollout", "for_dataset")  # where and when, not what
+_NOT_RESULTS = (*DATA_SECTIONS, "runner", "monitor", "hub", "edge", "rollout", "for_dataset")  # where and when, not what
 
 
 def run_name(params: Params, data_hash: str, root: Path = Path()) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cellwright.families import members
-from cellwright.params import Params, Section, explain, load
+from cellwright.params import Params, explain, load
+from cellwright.sections import Section
 
 REPOSITORY = Path(__file__).parent.parent
 FAMILIES = [

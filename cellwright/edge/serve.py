@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,7 +10,8 @@ from pathlib import Path
 from cellwright.bundle.keys import trusted
 from cellwright.edge.acceleration import NetworkAccess
 from cellwright.edge.access_log import to_stdout
-from cellwright.edge.agent import Hub
+from cellwright.edge.agent import Hub, Pace
+from cellwright.edge.connections import Patience
 from cellwright.edge.library import Keeping
 from cellwright.edge.predictor import Precision
 from cellwright.edge.server import DEFAULT_PORT, Edge, Limits, tls_context
@@ -35,6 +35,8 @@ def serve(
     access_log: bool = False,
     hub: Hub | None = None,
     keeping: Keeping | None = None,
+    pace: Pace | None = None,
+    patience: Patience | None = None,
     network: NetworkAccess | None = None,
     on_ready: Callable[[Edge], None] | None = None,
 ) -> None:
@@ -61,11 +63,13 @@ def serve(
         access_log=access_log,
         hub=hub,
         keeping=keeping,
+        pace=pace,
+        patience=patience,
         network=network,
     )
     if access_log:
         to_stdout()
-    asyncio.run(standing.until_signal(edge, on_ready))
+    standing.run(standing.until_signal(edge, on_ready))
 
 
 def in_thread(edge: Edge) -> AbstractContextManager[Edge]:

@@ -10,7 +10,8 @@ import yaml
 from pydantic import Field, ValidationError
 
 from cellwright.errors import ParamsError
-from cellwright.params import Count, Params, Section, laid_over, load
+from cellwright.params import Params, laid_over, load
+from cellwright.sections import Count, Section
 
 COLUMNS = (
     "mae",

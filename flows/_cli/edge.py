@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cellwright.errors import UnknownName, WrongUse
-from flows._cli.common import Json, show, workspace
+from cellwright.errors import WrongUse
+from flows._cli.common import Json, Set, parameters, show, workspace
 from flows._cli.fetch import EDGE, Ca, Trust, device_of, fetch
 
 if TYPE_CHECKING:
-    from cellwright.hub.contract import Location
+    from cellwright.edge.params import EdgeParams
     from cellwright.workspace import Workspace
 
 Url = Annotated[str, typer.Option("--edge", help="Address of the edge server.")]
@@ -31,12 +31,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Serve to other machines without TLS.")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="Forecast with the INT8 model where a bundle offers one.")] = False,
+    insecure: Annotated[bool | None, typer.Option("--insecure", help="Serve to other machines without TLS.")] = None,
+    int8: Annotated[bool | None, typer.Option("--int8", help="Forecast with the INT8 model where a bundle offers one.")] = None,
     trust: Trust = None,
     hub: Annotated[
         str | None, typer.Option(help="Hub that says what to hold for tenants; none: the published bundles alone.")
@@ -49,62 +49,70 @@ def serve(
     location: Annotated[str | None, typer.Option(help="Where it stands: longitude,latitude in degrees.")] = None,
     url: Annotated[str | None, typer.Option(help="Where devices reach it; none: where it listens.")] = None,
     zone: Annotated[str | None, typer.Option(help="Its edge cloud zone (CAMARA Simple Edge Discovery).")] = None,
-    disk_budget: Annotated[float, typer.Option(help="GB that tenants' models may fill.")] = 20.0,
+    disk_budget: Annotated[float | None, typer.Option(help="GB that tenants' models may fill.")] = None,
     eviction: Annotated[
-        str, typer.Option(help="What goes first where it does not suffice: popularity, size or density.")
-    ] = "popularity",
+        str | None, typer.Option(help="What goes first where it does not suffice: popularity, size or density.")
+    ] = None,
     network: Annotated[
         str | None, typer.Option(help="Network to ask for quality of service when a device arrives (CAMARA).")
     ] = None,
     network_token_file: Annotated[Path | None, typer.Option(help="File with the token for it.")] = None,
     network_address: Annotated[str | None, typer.Option(help="This edge's address as the network sees it; none: --host.")] = None,
     behind_nginx: Annotated[
-        bool, typer.Option("--behind-nginx", help="Let nginx in front send the files (nginx-config).")
-    ] = False,
-    access_log: Annotated[bool, typer.Option("--access-log", help="Write a JSON line for each request to stdout.")] = False,
+        bool | None, typer.Option("--behind-nginx", help="Let nginx in front send the files (nginx-config).")
+    ] = None,
+    access_log: Annotated[bool | None, typer.Option("--access-log", help="Write a JSON line for each request to stdout.")] = None,
+    overrides: Set = None,
 ) -> None:
-    """Offer bundles for download and answer forecasts, until Ctrl-C.
+    """Offer bundles for download and answer forecasts, until Ctrl-C: as section edge of params.yaml says, where no option does.
 
     With --hub also what tenants publish there: `cellwright edge serve --hub https://hub.example --token-file edge.token --name east
     --location 2.05,48.05 --disk-budget 50`.
     """
-    from cellwright.edge import serve as edge
-    from cellwright.edge.acceleration import NetworkAccess
-    from cellwright.edge.agent import Hub
-    from cellwright.edge.library import Keeping
-    from cellwright.families import members
+    from cellwright.edge.configured import serve_as
 
     ws = workspace()
-    if eviction not in members("cellwright.edge.eviction"):
-        raise UnknownName("eviction policy", eviction, members("cellwright.edge.eviction"))
-    told = None
-    if hub is not None:
-        if name is None or location is None or token_file is None:
-            raise WrongUse("--hub needs --name, --location and --token-file")
-        told = Hub(hub, read_token(token_file), name, _location(location), url, zone, ca=hub_ca)
-    asked = None
-    if network is not None:
-        if network_token_file is None:
-            raise WrongUse("--network needs --network-token-file")
-        asked = NetworkAccess(network, read_token(network_token_file), network_address or host, port, ws.qos_journal)
-    edge.serve(
+    given = {
+        "host": host,
+        "port": port,
+        "tls_certificate": _absolute(tls_cert),
+        "tls_key": _absolute(tls_key),
+        "insecure": insecure,
+        "precision": None if int8 is None else "int8",
+        "trust": [str(key.absolute()) for key in trust] if trust else None,
+        "hub": hub,
+        "hub_token_file": _absolute(token_file),
+        "hub_ca": _absolute(hub_ca),
+        "name": name,
+        "location": None if location is None else _location(location),
+        "url": url,
+        "zone": zone,
+        "disk_gb": disk_budget,
+        "eviction": eviction,
+        "network": network,
+        "network_token_file": _absolute(network_token_file),
+        "network_address": network_address,
+        "behind_nginx": behind_nginx,
+        "access_log": access_log,
+    }
+    serve_as(
+        _section(ws, overrides, {key: value for key, value in given.items() if value is not None}),
         ws,
-        host,
-        port,
-        tls_certificate=tls_cert,
-        tls_key=tls_key,
-        insecure=insecure,
-        trust=tuple(trust or ()),
-        precision="int8" if int8 else "fp32",
-        hub=told,
-        keeping=Keeping(int(disk_budget * 1e9), eviction),
-        network=asked,
-        behind_nginx=behind_nginx,
-        access_log=access_log,
-        on_ready=lambda ready: typer.echo(
-            f"edge on {ready.url}: GET /v1/bundles, POST /v1/forecast, GET /metrics; Ctrl-C stops it"
-        ),
+        lambda ready: typer.echo(f"edge on {ready.url}: GET /v1/bundles, POST /v1/forecast, GET /metrics; Ctrl-C stops it"),
     )
+
+
+def _section(ws: Workspace, overrides: list[str] | None, given: dict[str, Any]) -> EdgeParams:
+    """Section edge of params.yaml with `given` over it; the defaults on a machine that has no params.yaml."""
+    from cellwright.params import Params, laid_over
+
+    there = (ws.root / "params.yaml").is_file() or overrides
+    return laid_over(parameters(ws, overrides) if there else Params(), {"edge": given}, "the options of edge serve").edge
+
+
+def _absolute(path: Path | None) -> str | None:
+    """A path that was given on the command line is that of the folder there."""
+    return None if path is None else str(path.absolute())
 
 
 def nginx_config(
@@ -124,24 +132,14 @@ def nginx_config(
     typer.echo(made, nl=False)
 
 
-def _location(text: str) -> Location:
-    from cellwright.hub.contract import Location
-
+def _location(text: str) -> list[float]:
     longitude, _, latitude = text.partition(",")
     try:
-        return Location(longitude=float(longitude), latitude=float(latitude))
+        found = [float(longitude), float(latitude)]
     except ValueError:
-        raise WrongUse(f"--location must be longitude,latitude in degrees, like 2.05,48.05; found '{text}'") from None
-
-
-def read_token(path: Path) -> str:
-    """A token from a file. Raises WrongUse."""
-    try:
-        found = path.read_text().strip()
-    except OSError as error:
-        raise WrongUse(f"cannot read the token in {path}: {error.strerror}") from None
-    if not found:
-        raise WrongUse(f"{path} is empty; expected a token")
+        found = []
+    if len(found) != 2 or not (abs(found[0]) <= 180 and abs(found[1]) <= 90):
+        raise WrongUse(f"--location must be longitude,latitude in degrees, like 2.05,48.05; found '{text}'")
     return found
 
 

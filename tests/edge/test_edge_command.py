@@ -1,9 +1,15 @@
 """The commands of an edge with a hub: what is wrong with them is said before anything starts."""
 
+import os
+import socket
+import subprocess
+import sys
+
+import httpx
 import pytest
 from typer.testing import CliRunner
 
-from cellwright.errors import UnknownName, WrongUse
+from cellwright.errors import ParamsError, UnknownName, WrongUse
 from flows.cli import app
 
 
@@ -43,3 +49,47 @@ def test_the_configuration_of_nginx_names_the_store(run, tmp_path):
     assert f"alias {tmp_path}/.cellwright/published/;" in said
     assert "listen 127.0.0.1:8443;" in said
     assert (tmp_path / ".cellwright/nginx").is_dir()
+
+
+EDGE = """
+edge:
+  port: 1
+  body_bytes: 100
+  connections_per_client: 3
+  eviction: {eviction}
+"""
+
+
+def test_what_params_yaml_says_of_the_edge_is_what_it_does_and_options_override_it(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (tmp_path / "params.yaml").write_text(EDGE.format(eviction="size"))
+    command = [sys.executable, "-m", "flows.cli", "edge", "serve", "--port", str(port), "--set", "edge.connections_per_client=4"]
+    environment = os.environ | {"CELLWRIGHT_ROOT": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as edge:
+        try:
+            assert edge.stdout.readline().startswith(f"edge on http://127.0.0.1:{port}: ")
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+                told = http.post("/v1/forecast", content=b"[" + b" " * 100 + b"]")
+                assert told.status_code == 413
+                assert "larger than 100 bytes" in told.json()["detail"]
+        finally:
+            edge.terminate()
+    assert edge.returncode == 0
+
+
+def test_what_is_wrong_in_the_section_is_said_before_anything_starts(run, tmp_path):
+    params = tmp_path / "params.yaml"
+    params.write_text(EDGE.format(eviction="popular"))
+    with pytest.raises(UnknownName, match="density, popularity, size"):
+        run("serve")
+    params.write_text("edge: {quueue: 3}\n")
+    with pytest.raises(ParamsError, match="did you mean 'queue'"):
+        run("serve")
+    params.write_text("edge: {hub: https://hub.example, name: east, location: [2.05, 98]}\n")
+    with pytest.raises(ParamsError, match=r"edge\.location"):
+        run("serve")
+    params.write_text("edge: {hub: https://hub.example, name: east, location: [2.05, 48], hub_token_file: edge.token}\n")
+    with pytest.raises(WrongUse, match=f"cannot read the token in {tmp_path}/edge.token"):
+        run("serve")
