@@ -12,6 +12,7 @@ import base64
 import binascii
 import email.utils
 import json
+import re
 from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
@@ -33,6 +34,8 @@ _BATCH_BYTES = 2 << 20
 _MOST_CHECKS = 2  # whole files checked at once: each may take a core and some hundred MB
 _LONGEST_METADATA = 16_384
 Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, le=1 << 62)]
+_CHUNK_TYPE = "application/offset+octet-stream"
+_CHUNK = {"requestBody": {"required": True, "content": {_CHUNK_TYPE: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
 def most_bytes(scope: Scope) -> int:
@@ -54,9 +57,10 @@ def uploads(hub: TheHub, who: Writer) -> tuple[c.Upload, ...]:
 
 
 @router.post("", status_code=201, summary="Begin an upload", response_model=c.Upload)
-async def begin(hub: TheHub, who: Writer, request: Request) -> Response:
+async def begin(hub: TheHub, who: Writer, request: Request, form: c.UploadForm | None = None) -> Response:
+    """The form as JSON, or no body and the form in Upload-Length and Upload-Metadata, as tus' own clients send it."""
     _understood(request)
-    upload = await run_in_threadpool(hub.open_upload, who, _form(request, await request.body()))
+    upload = await run_in_threadpool(hub.open_upload, who, _form(request, form))
     headers = {**_state(upload), "Location": f"/v1/uploads/{upload.id}"}
     return JSONResponse(upload.model_dump(mode="json"), 201, headers)
 
@@ -66,18 +70,24 @@ def look(hub: TheHub, who: Writer, upload: str) -> c.Upload:
     return hub.upload(who, upload)
 
 
-@router.head("/{upload}", summary="How far an upload is")
+@router.head("/{upload}", summary="How far an upload is", response_class=Response)
 def offset(hub: TheHub, who: Writer, upload: str) -> Response:
     found = hub.upload(who, upload)
     headers = {**_state(found), "Upload-Length": str(found.form.bytes), "Cache-Control": "no-store"}
     return Response(status_code=200, headers=headers)
 
 
-@router.patch("/{upload}", status_code=204, summary="Send bytes; the last one makes the release", response_class=Response)
+@router.patch(
+    "/{upload}",
+    status_code=204,
+    summary="Send bytes; the last one makes the release",
+    response_class=Response,
+    openapi_extra=_CHUNK,
+)
 async def send(hub: TheHub, who: Writer, request: Request, upload: str, upload_offset: Offset) -> Response:
     _understood(request)
-    if request.headers.get("Content-Type", "") != "application/offset+octet-stream":
-        raise HubRefused("a chunk's Content-Type must be application/offset+octet-stream (tus 1.0)")
+    if request.headers.get("Content-Type", "") != _CHUNK_TYPE:
+        raise HubRefused(f"a chunk's Content-Type must be {_CHUNK_TYPE} (tus 1.0)")
     arriving = await run_in_threadpool(hub.arriving, who, upload, upload_offset)
     await run_in_threadpool(arriving.__enter__)
     try:
@@ -124,19 +134,23 @@ def _checks(request: Request) -> CapacityLimiter:
     return found
 
 
-def _form(request: Request, body: bytes) -> c.UploadForm:
+def _form(request: Request, said: c.UploadForm | None) -> c.UploadForm:
     length, metadata = request.headers.get("Upload-Length"), request.headers.get("Upload-Metadata")
-    try:
-        if metadata is None:
-            form = c.UploadForm.model_validate_json(body)
-        else:
-            form = c.UploadForm.model_validate({**_metadata(metadata), "bytes": length})
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors()]
-        raise HubRefused("; ".join(lines)[:2_000]) from None
+    form = said if metadata is None else _form_in(metadata, length)
+    if form is None:
+        raise HubRefused("an upload is announced by a form as JSON, or by Upload-Length and Upload-Metadata; neither is there")
     if length is not None and length != str(form.bytes):
         raise HubRefused(f"Upload-Length is {length[:20]}, bytes is {form.bytes}; they must be equal")
     return form
+
+
+def _form_in(metadata: str, length: str | None) -> c.UploadForm:
+    size = int(length) if length is not None and re.fullmatch(r"\d{1,19}", length, re.ASCII) else length
+    try:
+        return c.UploadForm.model_validate({**_metadata(metadata), "bytes": size})
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise HubRefused("; ".join(lines)[:2_000]) from None
 
 
 def _metadata(text: str) -> dict[str, object]:

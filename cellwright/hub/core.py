@@ -18,7 +18,7 @@ from cellwright.hub.bell import Bell
 from cellwright.hub.blobs import Blobs
 from cellwright.hub.contract import OPERATOR, Scope
 from cellwright.hub.meter import Meter
-from cellwright.hub.refusals import NotFound
+from cellwright.hub.refusals import NotFound, TooMany
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,12 @@ class Core:
     def note(self, connection: sa.Connection, who: Who, action: str, subject: str, detail: str = "") -> None:
         """Write a line of the audit log, in the transaction of what it tells of."""
         append(connection, time_s=self.clock(), tenant=who.tenant, who=who.label, action=action, subject=subject, detail=detail)
+
+    def count(self, account: str, per_minute: int, requests: int = 1) -> None:
+        """Count requests of a tenant, or of one of the operator's edges. Raises TooMany."""
+        wait_s = self.meter.take(account, per_minute, self.clock(), requests)
+        if wait_s:
+            raise TooMany(f"tenant '{account}' may ask {per_minute} times a minute; come back in {wait_s:.1f} s", wait_s)
 
     @contextmanager
     def changing(

@@ -9,6 +9,7 @@ from cellwright.hub import audit, tables
 from cellwright.hub.contract import AuditRow, AuditVerdict, FetchReport, QosRecord
 from cellwright.hub.core import Core, Who
 from cellwright.hub.refusals import NotAllowed
+from cellwright.hub.tenants import quota_of
 
 _MOST_ROWS = 1_000
 
@@ -19,12 +20,20 @@ class Reports(Core):
     def report(self, who: Who, reports: tuple[FetchReport, ...]) -> int:
         """Keep fetch reports; one that is there already counts once. Returns how many were new.
 
+        Edges hand in what many devices told them. Whoever else reports has each report counted as a request, so that a device that
+        lies fills the database no faster than its tenant may ask.
+
         Raises:
             NotAllowed: a device reports of another tenant.
+            TooMany: the tenant's quota of requests is used up.
         """
         t = tables.fetches
         for found in reports:
             _refuse_foreign(who, found.tenant)
+        if len(reports) > 1 and not who.scopes & {"edge", "operator"}:
+            with self.store.read() as connection:
+                per_minute = quota_of(connection, who.tenant).requests_per_minute
+            self.count(who.tenant, per_minute, len(reports) - 1)  # the request itself was counted
         new, now = 0, self.clock()
         with self.store.write() as connection:
             tenants = set(connection.execute(sa.select(tables.tenants.c.name)).scalars())

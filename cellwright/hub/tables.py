@@ -1,4 +1,4 @@
-"""The hub's tables as they are after the last migration. Documents are JSON of contract.py; times are seconds since 1970, UTC.
+"""The hub's tables as they are after the last migration. Documents are JSON of contract; times are seconds since 1970, UTC.
 
 A column beside a document is there to be searched, or changed by itself.
 """

@@ -128,12 +128,15 @@ def usage(connection: sa.Connection, tenant: str) -> Usage:
     return Usage(bytes=int(stored + coming), models=total(tables.models, count)[0], releases=releases, uploads=uploads)
 
 
+def quota_of(connection: sa.Connection, tenant: str) -> Quota:
+    """The most that a tenant may have."""
+    t = tables.tenants
+    return Quota.model_validate_json(connection.execute(sa.select(t.c.quota).where(t.c.name == tenant)).scalar_one())
+
+
 def check_quota(connection: sa.Connection, tenant: str, *, models: int = 0, uploads: int = 0, more_bytes: int = 0) -> None:
     """Raises TooLarge where so much more is above the tenant's quota."""
-    now = usage(connection, tenant)
-    quota = Quota.model_validate_json(
-        connection.execute(sa.select(tables.tenants.c.quota).where(tables.tenants.c.name == tenant)).scalar_one()
-    )
+    now, quota = usage(connection, tenant), quota_of(connection, tenant)
     asked = {
         "models": (now.models + models, quota.models, models),
         "open uploads": (now.uploads + uploads, quota.uploads, uploads),

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from cellwright.hub import tables
 from cellwright.hub.contract import OPERATOR, NewToken, Quota, Scope, Token, TokenForm
 from cellwright.hub.core import Core, Who, tenant_exists
-from cellwright.hub.refusals import HubRefused, NotFound, NotKnown, TooMany
+from cellwright.hub.refusals import HubRefused, NotFound, NotKnown
 
 _BYTES = 32
 _LONGEST = 200
@@ -95,14 +95,8 @@ class Tokens(Core):
         if "edge" in scopes and row["tenant"] != OPERATOR:
             raise NotKnown(_WRONG)  # made before edges were the operator's alone
         account = f"{row['tenant']}/{row['id']}" if "edge" in scopes else row["tenant"]  # no edge uses up what others need
-        _count(self, account, Quota.model_validate_json(row["quota"]).requests_per_minute, now)
+        self.count(account, Quota.model_validate_json(row["quota"]).requests_per_minute)
         return Who(row["id"], row["tenant"], row["name"], scopes)
-
-
-def _count(core: Core, account: str, per_minute: int, now_s: float) -> None:
-    wait_s = core.meter.take(account, per_minute, now_s)
-    if wait_s:
-        raise TooMany(f"tenant '{account}' may ask {per_minute} times a minute; come back in {wait_s:.1f} s", wait_s)
 
 
 def _token(row: sa.RowMapping) -> Token:

@@ -175,7 +175,7 @@ def opened(database: str | None = None, blobs: str | None = None, overrides: lis
 
 
 def valid(form: Any, **fields: Any) -> Any:
-    """A form of contract.py from what was typed. Raises WrongUse."""
+    """A form of the hub's contract from what was typed. Raises WrongUse."""
     from pydantic import ValidationError
 
     from cellwright.errors import WrongUse
@@ -187,7 +187,7 @@ def valid(form: Any, **fields: Any) -> Any:
 
 
 def checked(kind: Any, value: str, option: str) -> str:
-    """A name of contract.py from what was typed. Raises WrongUse."""
+    """A name of the hub's contract from what was typed. Raises WrongUse."""
     from pydantic import TypeAdapter, ValidationError
 
     from cellwright.errors import WrongUse

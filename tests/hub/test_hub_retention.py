@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from cellwright.hub import contract as c
 from cellwright.hub import retention, tables
 from cellwright.hub.core import LOCAL, Settings
+from cellwright.hub.refusals import TooMany
 from cellwright.hub.retention import housekeeping
 from cellwright.hub.service import open_hub
 
@@ -112,3 +113,13 @@ def test_the_service_prunes_by_itself(tmp_path):
 def rows(hub):
     with hub.store.read() as connection:
         return connection.execute(sa.select(sa.func.count()).select_from(tables.fetches)).scalar_one()
+
+
+def test_a_device_fills_the_database_no_faster_than_its_tenant_may_ask_and_an_edge_passes_on(hub, clients):
+    device = clients("company-a", "device")
+    hub.put_tenant(LOCAL, "company-a", c.TenantForm(quota=c.Quota(requests_per_minute=50)))
+    assert device.report([fetch(number) for number in range(40)]) == 40
+    with pytest.raises(TooMany, match="50 times a minute"):
+        device.report([fetch(number) for number in range(40, 60)])
+    edge = clients("operator", "edge", name="east")
+    assert edge.report([fetch(number) for number in range(40, 600)]) == 560

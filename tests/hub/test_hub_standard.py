@@ -8,14 +8,25 @@ import pytest
 from cellwright.hub import contract as c
 from cellwright.hub.core import LOCAL
 
-# What OpenAPI cannot say: tus' own headers, names that lead to nothing, rules between fields; a token in a header is always read.
-CONFIG = """
-[checks]
-positive_data_acceptance.enabled = false
-negative_data_rejection.enabled = false
-missing_required_header.enabled = false
-use_after_free.enabled = false
-ensure_resource_availability.enabled = false
+# All checks are on. Of these doors alone OpenAPI cannot say everything that they refuse: fields that depend on each other (a canary
+# is one of the weights; the session of the address is that of the record; a chunk begins where the last one ended; an upload's form is
+# in the body or in headers; some scopes are the operator's), and texts with an inside (a PEM key, GeoJSON that closes its rings, a name
+# of a time zone).
+RULES_OF_THEIR_OWN = (
+    "POST /v1/models/{model}/publication",
+    "PUT /v1/qos/{session}",
+    "PATCH /v1/uploads/{upload}",
+    "POST /v1/uploads",
+    "POST /v1/keys",
+    "PUT /v1/areas/{name}",
+    "PUT /v1/placement/{name}",
+    "POST /v1/tenants/{tenant}/tokens",
+)
+CONFIG = 'hooks = "hub_hooks"\n' + "".join(
+    f'[[operations]]\ninclude-name = "{name}"\nchecks.positive_data_acceptance.enabled = false\n' for name in RULES_OF_THEIR_OWN
+)
+HOOKS = """import schemathesis
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")  # tus' chunks
 """
 
 
@@ -32,6 +43,7 @@ def token(request, hub, served):
 @pytest.mark.slow
 def test_schemathesis_finds_nothing(served, token, tmp_path):
     (tmp_path / "st.toml").write_text(CONFIG)
+    (tmp_path / "hub_hooks.py").write_text(HOOKS)
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "st.toml"), "run"]
     command += [f"{served}/openapi.json", "-H", f"Authorization: Bearer {token}", "--no-color", "--seed", "1"]
     command += ["--phases", "examples,coverage,fuzzing", "--max-examples", "10"]
