@@ -28,7 +28,7 @@ from cellwright.workspace import Workspace
 if TYPE_CHECKING:
     from cellwright.hub.client import HubClient
 
-_WAIT_S = 60.0  # for another publication of the same model, which takes seconds
+_WAIT_S = 300.0  # for another publication of the same model, which takes seconds
 
 
 class Standing(Result):

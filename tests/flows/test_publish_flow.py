@@ -147,34 +147,47 @@ def test_a_later_failure_takes_the_publication_back_and_success_reaches_edge_hub
     assert "there was no rollout yet" in acting.cellwright("rollout", "status").stdout
 
 
-def test_wherever_it_fails_or_is_killed_nothing_or_everything_is_published(copied, hub):
-    client, url, token = hub
-    ws = Workspace(copied.root)
-    acting = replace(copied, environment=copied.environment | {"CELLWRIGHT_HUB_TOKEN": token})
+class Publishing:
+    """A project whose run was published and is as if it never had been, and a hub."""
 
-    def stopped(*places: str, kill: bool = False):
-        script = STOP.format(places=places, kill=kill, model=NAME, overrides=[f"hub.url={url}"])
-        return acting.program(sys.executable, "-c", script)
+    def __init__(self, copied, hub) -> None:
+        self.client, self.url, token = hub
+        self.ws = Workspace(copied.root)
+        self.project = replace(copied, environment=copied.environment | {"CELLWRIGHT_HUB_TOKEN": token})
+        assert self.project.program(sys.executable, "-c", AS_BEFORE.format(name=NAME)).returncode == 0
 
-    def published() -> tuple:
-        hubs = () if client.models() == () else client.publication(NAME).shares
-        return champions(acting)[0][1], store.versions(ws.published, NAME), hubs
+    def stopped(self, *places: str, kill: bool = False):
+        """One publication after the other, stopped at these places."""
+        script = STOP.format(places=places, kill=kill, model=NAME, overrides=[f"hub.url={self.url}"])
+        return self.project.program(sys.executable, "-c", script)
 
-    assert acting.program(sys.executable, "-c", AS_BEFORE.format(name=NAME)).returncode == 0
-    places = ("registered", "placed", "uploaded", "in use")
-    failed = stopped(*places)
+    def stands(self) -> tuple:
+        """(champion's number, published versions, the hub's shares)."""
+        shares = () if self.client.models() == () else self.client.publication(NAME).shares
+        return champions(self.project)[0][1], store.versions(self.ws.published, NAME), shares
+
+
+def test_wherever_it_fails_nothing_is_published(copied, hub):
+    publishing, places = Publishing(copied, hub), ("registered", "placed", "uploaded", "in use")
+    failed = publishing.stopped(*places)
     said = [line for line in failed.stdout.splitlines() if line.startswith("stopped:")]
     assert said == [f"stopped: {place} stopped here [null, [], null]" for place in places], failed.stderr
-    assert published() == (None, [], ())
+    assert publishing.stands() == (None, [], ())
 
-    assert stopped("uploaded", kill=True).returncode == -signal.SIGKILL
-    assert champions(acting) == [(NAME, "1")]  # half of it stands: the hub holds the version, and no edge is told to serve it
-    assert client.models() != ()
-    assert "stopped: in use" in stopped("in use").stdout  # the next start knows what stood before the kill
-    assert published() == (None, [], ())
 
-    assert stopped("reported", kill=True).returncode == -signal.SIGKILL
-    done = acting.program(sys.executable, "-c", PUBLISH.format(overrides=[f"hub.url={url}"]))
+@pytest.mark.slow
+def test_after_a_kill_the_next_start_knows_what_stood_before(copied, hub):
+    publishing = Publishing(copied, hub)
+    assert publishing.stopped("uploaded", kill=True).returncode == -signal.SIGKILL
+    assert champions(publishing.project) == [
+        (NAME, "1")
+    ]  # half of it: the hub holds the version, and no edge is told to serve it
+    assert publishing.client.models() != ()
+    assert "stopped: in use" in publishing.stopped("in use").stdout
+    assert publishing.stands() == (None, [], ())
+
+    assert publishing.stopped("reported", kill=True).returncode == -signal.SIGKILL
+    done = publishing.project.program(sys.executable, "-c", PUBLISH.format(overrides=[f"hub.url={publishing.url}"]))
     assert done.returncode == 0, done.stderr
-    assert published() == ("1", ["1.0.0"], {"1.0.0": 1.0})
+    assert publishing.stands() == ("1", ["1.0.0"], {"1.0.0": 1.0})
     assert not list((copied.root / "artifacts").glob("*/standing.json"))
