@@ -10,6 +10,7 @@ from pydantic import Field
 from cellwright import runs
 from cellwright.files import write_text
 from cellwright.params import Params, load
+from cellwright.steps.publication import present_where
 from cellwright.workspace import Workspace
 from flows._catalogue import ROOT
 from flows._hooks import notify
@@ -67,7 +68,6 @@ def follow(
 def _where(ws: Workspace, overrides: list[str]) -> Params:
     """The run's own parameters, with the present sections `rollout` and `hub`: they say where and when, not what."""
     own = runs.params_of(ws)
-    present = load(ROOT / "params.yaml", [*overrides, f"dataset={own.dataset}"])
-    params = own.model_copy(update={"rollout": present.rollout, "hub": present.hub})
+    params = present_where(own, load(ROOT / "params.yaml", [*overrides, f"dataset={own.dataset}"]), overrides)
     write_text(ws.run_folder / "params.json", params.model_dump_json(by_alias=True, indent=2) + "\n")
     return params

@@ -6,7 +6,7 @@ there what stood before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +98,19 @@ def note(params: Params, ws: Workspace) -> Standing:
         if client is not None:
             found = found.model_copy(update={"hub_releases": hubs.versions(client, name), **_published(client, name)})
     return found.save(_path(ws))
+
+
+def present_where(own: Params, present: Params, overrides: Sequence[str] = ()) -> Params:
+    """A run's parameters with where and how to publish as it stands at present.
+
+    What the run alone was asked for stays: a rollout or a hub that came with `--set` is not in params.yaml, and without it the version
+    would serve unguarded, or elsewhere. `overrides` that speak of the section have the last word.
+    """
+    changed = {}
+    for section, is_default in (("rollout", present.rollout.mode == "direct"), ("hub", present.hub.url is None)):
+        said = any(override.partition("=")[0].partition(".")[0] == section for override in overrides)
+        changed[section] = getattr(own if is_default and not said else present, section)
+    return own.model_copy(update=changed)
 
 
 def settle(ws: Workspace) -> None:

@@ -1,12 +1,12 @@
-"""Two publishers of one model at once: one goes on, the other is told, and has published nothing."""
+"""Two publishers of one model at once: one goes on, the other is told. And where a run is published that was asked for elsewhere."""
 
 import threading
 
 import pytest
 
 from cellwright.errors import WorkspaceError
-from cellwright.params import Params, ProblemParams
-from cellwright.steps.publication import alone
+from cellwright.params import HubParams, Params, ProblemParams, Rollout
+from cellwright.steps.publication import alone, present_where
 from cellwright.workspace import Workspace
 
 PARAMS = Params(dataset="town", problem=ProblemParams(targets=("traffic",)))
@@ -35,3 +35,14 @@ def test_a_second_publisher_goes_on_when_the_first_is_done_or_lets_it(tmp_path):
         let_others()
         thread.join(30)
     assert entered == ["first", "second"]
+
+
+def test_a_rollout_that_a_run_alone_was_asked_for_is_not_left_out_when_it_is_published(tmp_path):
+    own = PARAMS.model_copy(update={"rollout": Rollout(mode="canary", min_requests=7), "hub": HubParams(url="http://hub")})
+    plain = Params()
+    kept = present_where(own, plain)
+    assert (kept.rollout.mode, kept.rollout.min_requests, kept.hub.url) == ("canary", 7, "http://hub")
+    assert present_where(own, plain, ["rollout.mode=direct"]).rollout.mode == "direct"
+    now = plain.model_copy(update={"rollout": Rollout(mode="blue_green"), "hub": HubParams(url="http://other")})
+    said = present_where(own, now)
+    assert (said.rollout.mode, said.hub.url, said.problem) == ("blue_green", "http://other", own.problem)
