@@ -27,6 +27,10 @@ def explained(path: Path) -> Iterator[None]:
             raise WorkspaceError(
                 f"no space left while writing {path}; nothing was changed. Free some space (`cellwright gc`) and run again"
             ) from error
+        if error.errno == errno.EFBIG:
+            raise WorkspaceError(
+                f"cannot write {path} ({error.strerror}); nothing was changed. Raise the limit of a file's size (ulimit -f)"
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise WorkspaceError(f"cannot write {path} ({error.strerror}); make the folder writable") from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):

@@ -16,6 +16,7 @@ from tourist_guide.placing import made, sha256, upload
 _OVERHEAD = 1.02  # documents and signatures of a bundle, beside its weights
 _FIRST, _SECOND = "first", "second"  # the phone's memory; the second is empty in step 4
 _MOVES_AT = 0.25  # of the model's bytes
+_UNHURRIED = 1.5  # deadline of the way to the resort, of the time that it takes without quality: the least profile will do
 
 
 # -- steps 3 and 4
@@ -72,7 +73,7 @@ def move(cast: Cast) -> Fetched:
     before = {name: cast.carried_bytes(name) for name in cast.edges}
     mover = threading.Thread(target=_moves, args=(cast, before[COMMERCIAL]), name="tourist", daemon=True)
     mover.start()
-    got = _get(cast, "moving", _FIRST, qos="edge", place=RESORT, deadline_s=sizes.slow_s)
+    got = _get(cast, "moving", _FIRST, qos="edge", place=RESORT, deadline_s=_UNHURRIED * sizes.slow_s)
     mover.join()
     carried = {name: cast.carried_bytes(name) - before[name] for name in cast.edges}
     tell.line(f"carried by the network: {', '.join(f'{size:,} bytes from {name}' for name, size in carried.items())}")

@@ -1,5 +1,7 @@
 """Patches and quality of service while a device fetches: used where they help, never in the way, and told as they were."""
 
+import socket
+
 import pytest
 from fetch_parts import WANTED, Line, cloud_of, noise, until
 
@@ -126,3 +128,86 @@ def test_a_network_that_is_away_is_a_note_and_no_more(cloud, tmp_path):
     assert any("did not say which edge is closest" in note for note in fetched.notes)
     with pytest.raises(WrongUse, match="needs a network"):
         device.get(cloud.acme, WANTED, qos="device")
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two edges, each behind a line of its own."""
+    lines = {"east": Line(("", 0)), "west": Line(("", 0))}
+    with cloud_of(tmp_path, FIRST, [("east", 2.05), ("west", 2.30)], lines) as made:
+        yield made, lines
+
+
+def flows(remote):
+    """Ports of the application servers that sessions are with at the moment."""
+    found = [s for s in remote.all()["sessions"] if s["qosStatus"] == "AVAILABLE"]
+    return [port for s in found for port in s["applicationServerPorts"]["ports"]]
+
+
+def port_of(fetched, at):
+    return int(fetched.edges[at].url.rpartition(":")[2])
+
+
+def test_the_devices_own_session_goes_with_it_to_the_next_edge(pair, network, tmp_path):
+    cloud, lines = pair
+    seen = []
+    with network() as running, Remote(running.url, running.control_token) as remote:
+
+        def die(_number):
+            lines["east"].down = True
+
+        lines["east"].cuts, lines["east"].on_cut = [SIZE // 2], die
+        lines["west"].cuts = [SIZE // 4]
+        lines["west"].on_cut = lambda _number: seen.append(until(lambda: len(now := flows(remote)) == 1 and now))
+        access = Network(running.url, running.token(), tmp_path / "qos.db", UE)
+        device = cloud.device(tmp_path / "device")
+        fetched = device.get(cloud.acme, WANTED, deadline_s=30, qos="device", network=access)
+        assert [stop.name for stop in fetched.edges] == ["east", "west"]
+        assert seen == [[port_of(fetched, 1)]]  # with the edge that it came to, and with no other
+        assert (fetched.qos.state, fetched.qos.session is not None) == ("available", True)
+        assert fetched.qos_held_s > 0
+        assert flows(remote) == []
+    assert active(device) == FIRST
+
+
+def test_a_session_that_is_refused_at_the_first_edge_is_asked_for_at_the_next(pair, network, tmp_path):
+    cloud, lines = pair
+    with network(deny=True) as running, Remote(running.url, running.control_token) as remote:
+
+        def die(_number):
+            lines["east"].down = True
+            remote.behave(deny=False)
+
+        lines["east"].cuts, lines["east"].on_cut = [SIZE // 2], die
+        lines["west"].cuts, lines["west"].on_cut = [SIZE // 4], lambda _number: until(lambda: flows(remote))
+        access = Network(running.url, running.token(), tmp_path / "qos.db", UE)
+        fetched = cloud.device(tmp_path / "device").get(cloud.acme, WANTED, deadline_s=30, qos="device", network=access)
+        assert fetched.qos.state == "available"
+        assert flows(remote) == []
+
+
+def test_a_network_that_never_answers_does_not_stop_the_transfer(cloud, tmp_path, monkeypatch):
+    from cellwright.edge import own_quality, quality
+
+    for where, name in ((own_quality, "_PATIENCE_S"), (own_quality, "_TELL_S"), (own_quality, "_END_S"), (quality, "_CLOSEST_S")):
+        monkeypatch.setattr(where, name, 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        access = Network(f"http://127.0.0.1:{silent.getsockname()[1]}", "t")
+        device = cloud.device(tmp_path / "device")
+        fetched = device.get(cloud.acme, WANTED, deadline_s=1, qos="device", network=access)
+    assert (fetched.qos.state, fetched.qos_held_s) in {("requested", 0), ("denied", 0)}
+    assert active(device) == FIRST
+
+
+def test_what_a_patch_brings_is_what_is_asked_for(cloud, network, tmp_path):
+    device = cloud.device(tmp_path / "device")
+    with network() as running:
+        access = Network(running.url, running.token(), tmp_path / "qos.db", UE)
+        whole = device.get(cloud.acme, WANTED, deadline_s=1, qos="device", network=access)
+        cloud.publish("2.0.0", SECOND)
+        until(lambda: cloud.held("2.0.0"))
+        until(lambda: offered_patch(cloud))
+        patched = device.get(cloud.acme, WANTED, deadline_s=1, qos="device", network=access)
+    assert patched.delta == "chunks"
+    assert whole.qos.profile.startswith("model_")  # 12 Mbit in a second at most: more than low_latency's 10 Mbit/s
+    assert patched.qos.profile == "low_latency"

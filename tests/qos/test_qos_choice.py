@@ -42,6 +42,27 @@ def test_a_rate_that_is_met_exactly_suffices_and_one_bit_more_does_not():
     assert choose([SMALL, LARGE], 3_750_000, 1.0, overhead=0.01).name == "large"
 
 
+def test_what_set_up_takes_of_the_deadline_is_no_time_for_the_transfer():
+    assert choose([SMALL, LARGE], 3_000_000, 1.0, setup_s=0.2).required_bit_s == 30e6  # 24 Mbit in the 0.8 s that are left
+    assert choose([SMALL, LARGE], 3_000_000, 1.0, setup_s=0.2).name == "small"
+    found = choose([SMALL, LARGE], 3_000_001, 1.0, setup_s=0.2)
+    assert (found.name, found.tight) == ("large", False)
+    assert found.why.startswith("3,000,001 bytes in 1 s, 0.2 s of it for set-up, need 30 Mbit/s: large guarantees 5 Gbit/s")
+    assert found.expected_s == pytest.approx(24_000_008 / 5e9)
+
+
+@pytest.mark.parametrize("setup_s", [0.3, 1.0, 7.0])
+def test_where_nothing_leaves_time_for_the_set_up_the_fastest_that_carries_the_bytes_is_taken_and_said(setup_s):
+    medium = offered("medium", 4, "Gbps")
+    found = choose([SMALL, medium, LARGE], 475_000_000, 1.0, setup_s=setup_s)  # 3.8 Gbit
+    assert (found.name, found.tight, found.required_bit_s) == ("large", True, 3.8e9)
+    assert f"no profile leaves {setup_s:.2g} s for the set-up, so the deadline may be missed by as much" in found.why
+    with pytest.raises(QosError, match=r"need 5\.6 Gbit/s .* no profile suffices; the best is large"):
+        choose([SMALL, medium, LARGE], 700_000_000, 1.0, setup_s=setup_s)
+    with pytest.raises(WrongUse, match="set-up not negative"):
+        choose([LARGE], 1, 1.0, setup_s=-0.1)
+
+
 @pytest.mark.parametrize(
     ("more", "lack"),
     [

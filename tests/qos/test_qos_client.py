@@ -159,7 +159,13 @@ def test_a_block_that_fails_releases_too(network, journal, error):
 def test_it_waits_for_the_decision_by_polling(network):
     with client_of(network) as client, remote_of(network) as remote:
         remote.behave(decision_s=5)
-        later = threading.Timer(0.2, remote.advance, [5.0])
+
+        def decide():
+            while not remote.all()["sessions"]:
+                time.sleep(0.02)
+            remote.advance(5.0)
+
+        later = threading.Thread(target=decide)
         later.start()
         with client.session(UE, EDGE, "gold", 60, wait_s=10) as held:
             assert states(held) == [State.REQUESTED, State.AVAILABLE]
