@@ -155,6 +155,8 @@ class Side:
 
     def truth(self, at_ms: int, site: str, values: list[float | None]) -> int:
         """What was measured of each target at a site and step; returns how many forecasts it settled."""
+        if all(value is None for value in values):
+            return 0  # it was not measured, or has not arrived yet: a later request may bring it
         kept = self._pending.get(at_ms, {}).pop(site, {})
         self._waiting -= len(kept)
         if at_ms in self._pending and not self._pending[at_ms]:

@@ -90,6 +90,8 @@ def test_what_is_told_or_asked_again_counts_once(trial, project):
         step = _ms(answer["times"][0])
         told = {"times": [step], "values": {"c4": {"traffic": answer["forecasts"]["c4"]["traffic"][:1]}}}
         wrong = {"times": [step], "values": {"c4": {"traffic": [0.0]}}}
+        late = {"times": [step], "values": {"c4": {"traffic": [None]}}}
+        assert client.post("/v1/truth", json=late).json()["settled"] == 0  # what has not arrived yet settles nothing
         _settled(client, told, 1)
         ask(client, project)  # and once more, when its truth is known
         assert [client.post("/v1/truth", json=each).json()["settled"] for each in (told, wrong, told)] == [0, 0, 0]
