@@ -66,7 +66,7 @@ def server() -> Iterator[Served]:
             """Quiet."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        thread = threading.Thread(target=http.serve_forever, daemon=True)
+        thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         served.address = f"http://127.0.0.1:{http.server_address[1]}/x.csv"
         yield served

@@ -18,7 +18,7 @@ NAME = "town--traffic_mbps--h6-3"
 OUR_LINE = re.compile(r"starting Prefect …|\d\d:\d\d:\d\d  (data|run|train|score|rank|probe|register|publish|report) .*")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ws(project, ended) -> Workspace:
     found = json.loads(project.cellwright("leaderboard", "--json").stdout)
     return Workspace(project.root, found["run"])
