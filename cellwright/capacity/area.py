@@ -21,8 +21,8 @@ def area_of(path: Path) -> float:
     """The area, in km², of all polygons in a GeoJSON file: a geometry, a feature or a collection of either.
 
     The sphere is laid out by Lambert's equal-area cylinder (x = longitude, y = sine of latitude), where a polygon's area is
-    that of the plane. Exact for borders that are straight there; for areas of a city the difference to geodesics is below
-    a millionth, the one between sphere and ellipsoid below 0.5 %.
+    that of the plane. Borders are straight in longitude and latitude (RFC 7946, 3.1.1). The difference between sphere and
+    ellipsoid is below 0.6 % up to 60° of latitude, and 0.9 % at the poles.
 
     Raises:
         ParamsError: the file cannot be read, holds no polygon, or one that is not closed or has no area.
@@ -79,10 +79,13 @@ def _rings(polygon: list[Any], path: Path) -> Iterator[Ring]:
 
 
 def _ring_km2(ring: Ring) -> float:
-    twice = sum(
-        math.radians(b[0] - a[0]) * (math.sin(math.radians(a[1])) + math.sin(math.radians(b[1]))) for a, b in pairwise(ring)
-    )
-    return abs(twice) / 2 * EARTH_RADIUS_KM**2
+    return abs(sum(math.radians(b[0] - a[0]) * _mean_sine(a[1], b[1]) for a, b in pairwise(ring))) * EARTH_RADIUS_KM**2
+
+
+def _mean_sine(one: float, other: float) -> float:
+    """Of all latitudes between two, in degrees."""
+    middle, half = math.radians(one + other) / 2, math.radians(other - one) / 2
+    return math.sin(middle) * (math.sin(half) / half if half else 1.0)
 
 
 def _list(found: Any, what: str, path: Path) -> list[Any]:

@@ -1,6 +1,8 @@
 """`cellwright plan edge`: what it prints, what it reads, what it refuses."""
 
 import json
+import math
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -87,6 +89,12 @@ def test_the_area_of_a_polygon(tmp_path):
     assert smaller == pytest.approx(87.35 * (2 - 0.25), rel=1e-3)
 
 
+def test_a_border_is_straight_in_longitude_and_latitude(tmp_path):
+    # an eighth of the sphere cut by the line from (0, 0) to (90, 90): below it, sines of 0 to 90° average 2 / pi
+    half = {"type": "Polygon", "coordinates": [[[0, 0], [90, 0], [90, 90], [0, 0]]]}
+    assert area_of(written(tmp_path / "a.json", half)) == pytest.approx(6371.0072**2 * math.pi / 2 * 2 / math.pi, rel=1e-9)
+
+
 def test_a_polygon_beside_the_file_replaces_the_area(tmp_path):
     written(tmp_path / "area.geojson", square())
     config = read(written(tmp_path / "plan.yaml", "plan_edge: {area_file: area.geojson}"))
@@ -140,6 +148,14 @@ def test_what_cannot_be_meant_is_refused(over, said):
 def test_a_file_that_is_no_plan_is_refused(tmp_path, content, said):
     with pytest.raises(ParamsError, match=said):
         read(written(tmp_path / "plan.yaml", content))
+
+
+def test_the_example_of_the_guide_can_be_planned(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "capacity.md").read_text()
+    example = page.split("```yaml\n")[1].split("```")[0]
+    found = json.loads(command("-c", written(tmp_path / "plan.yaml", example), "--json").stdout)
+    assert found["config"]["levers"]["use"] == ["delta", "staggering"]
+    assert found["plan"]["outcome"]["in_time"] > 0.99
 
 
 def test_a_missing_file_and_two_areas_are_refused(tmp_path):
