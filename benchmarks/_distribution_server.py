@@ -43,6 +43,7 @@ import asyncio, sys
 from pathlib import Path
 from cellwright.bundle.keys import key_id, read_public
 from cellwright.edge.server import Edge, Limits
+from cellwright.web import standing
 
 async def main():
     key = read_public(Path(sys.argv[2]))
@@ -52,7 +53,7 @@ async def main():
         print("ready", flush=True)
         await asyncio.sleep(3600)
 
-asyncio.run(main())
+standing.run(main())
 """
 _PLAIN = """daemon off;
 worker_processes auto;

@@ -126,6 +126,7 @@ def _serve(folder: Path, pipe: Connection) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from cellwright.edge.server import Edge
+    from cellwright.web import standing
 
     key = Ed25519PublicKey.from_public_bytes((folder / "trust.bin").read_bytes())
 
@@ -134,7 +135,7 @@ def _serve(folder: Path, pipe: Connection) -> None:
             pipe.send(edge.port)
             await asyncio.to_thread(pipe.recv)
 
-    asyncio.run(run())
+    standing.run(run())
 
 
 @contextmanager

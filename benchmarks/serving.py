@@ -115,13 +115,14 @@ def _process(target, folder: Path) -> Iterator[tuple[int, int]]:  # type: ignore
 def _edge(folder: Path, pipe: Connection) -> None:
     from cellwright.bundle.keys import trusted
     from cellwright.edge.server import Edge
+    from cellwright.web import standing
 
     async def run() -> None:
         async with Edge(folder / "published", trusted(folder / "keys"), port=0) as edge:
             pipe.send(edge.port)
             await asyncio.to_thread(pipe.recv)
 
-    asyncio.run(run())
+    standing.run(run())
 
 
 def _bare(folder: Path, pipe: Connection) -> None:

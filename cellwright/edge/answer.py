@@ -30,7 +30,7 @@ def answer(
     `conformal` makes the intervals, where any are asked for.
 
     Raises:
-        RequestError: 422 where the model gave no finite number.
+        RequestError: 422 where the model, or an interval, gives no finite number.
     """
     outputs = forecast[0].transpose(1, 0, 2, 3) if problem.inputs == "all" else forecast[:, :, 0]
     by_site = outputs[[index[s] for s in asked.sites]] if problem.inputs == "all" else outputs
@@ -59,6 +59,8 @@ def _intervals(
 ) -> dict[str, Any]:
     """Coverage -> site -> target -> [low, high] of each step. `by_site`: (sites, horizon, targets, quantiles)."""
     levels = conformal.quantiles(by_site.transpose(1, 0, 2, 3)[None], places)[0].transpose(1, 0, 2, 3)
+    if not np.isfinite(levels).all():
+        raise RequestError(422, "the intervals of this bundle are not finite for this forecast; leave 'intervals' out")
     ends = {f"{share:g}": levels[..., list(COVERAGES[share])] for share in asked.intervals}
     return {share: _by_target(asked.sites, problem.targets, pairs) for share, pairs in ends.items()}
 

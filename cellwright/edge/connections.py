@@ -13,7 +13,7 @@ import asyncio
 import socket
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -75,8 +75,7 @@ class _Patient(RequestHandler):
         self._client = str((transport.get_extra_info("peername") or ("",))[0])
         self._counted = self._all.came(self._client)
         if not self._counted:
-            assert isinstance(transport, asyncio.WriteTransport)
-            _refuse(transport, "503 Service Unavailable")
+            _refuse(cast("asyncio.WriteTransport", transport), "503 Service Unavailable")
             return
         used = transport.get_extra_info("socket")
         if used is not None and _TCP_USER_TIMEOUT is not None and used.family in (socket.AF_INET, socket.AF_INET6):
@@ -87,10 +86,11 @@ class _Patient(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if not self._counted:
             return
-        if not self._busy and self._deadline is None:
-            self._expect_head()
         super().data_received(data)
-        if self._busy and self._deadline is not None:
+        if not self._busy:
+            if self._deadline is None:
+                self._expect_head()
+        elif self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 

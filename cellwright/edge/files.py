@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
 from cellwright.edge.problems import problem
 from cellwright.edge.request import RequestError
+from cellwright.edge.sending import Senders
 from cellwright.edge.shelf import Shelved
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Using = Callable[[], AbstractContextManager[None]]
 USING: web.RequestKey[Using] = web.RequestKey("using")  # entered while a file is sent
 ACCEL: web.AppKey[Path] = web.AppKey("accel")  # nginx is in front and sends the files below this folder itself
+SENDERS: web.AppKey[Senders] = web.AppKey("senders", Senders)
 ACCEL_PREFIX = "/_store"  # nginx's internal location of that folder (nginx.py)
 _FOREVER = "public, max-age=31536000, immutable"  # a blob's address is its hash
 
@@ -42,6 +44,21 @@ class BlobResponse(web.FileResponse):
                 return await super().prepare(request.clone(headers=headers))
             except TimeoutError as error:  # by the kernel (connections.py): the client is gone, which is no fault of the server
                 raise ConnectionResetError("the client took nothing for too long") from error
+
+    async def _sendfile(self, request: web.BaseRequest, fobj: IO[Any], offset: int, count: int) -> AbstractStreamWriter:
+        """aiohttp's own way to the bytes goes through the event loop; ours does not where that pays (sending.py)."""
+        transport = request.transport
+        if transport is None or transport.get_extra_info("sslcontext") is not None:
+            return await super()._sendfile(request, fobj, offset, count)
+        assert isinstance(request, web.Request)
+        transport.set_write_buffer_limits(high=0)  # so that drain() waits for the head to be sent
+        writer = await web.StreamResponse.prepare(self, request)
+        assert writer is not None
+        await writer.drain()
+        await request.app[SENDERS].send(transport, fobj.fileno(), offset, count)
+        transport.set_write_buffer_limits()
+        await self.write_eof()
+        return writer
 
 
 async def set_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -34,7 +34,7 @@ from cellwright.edge.agent import Agent, Hub, Pace
 from cellwright.edge.arrivals import Arrivals
 from cellwright.edge.connections import Patience, Site
 from cellwright.edge.downloads import Downloads
-from cellwright.edge.files import ACCEL, set_headers
+from cellwright.edge.files import ACCEL, SENDERS, set_headers
 from cellwright.edge.forecasting import Forecasting
 from cellwright.edge.guard import Guard
 from cellwright.edge.library import Keeping, Library
@@ -42,6 +42,7 @@ from cellwright.edge.metrics import METRICS, Metrics, Recorder
 from cellwright.edge.outbox import Outbox
 from cellwright.edge.patches import OWN, Patches
 from cellwright.edge.predictor import Precision
+from cellwright.edge.sending import Senders
 from cellwright.edge.shelf import Shelf
 from cellwright.edge.shelves import Shelves
 from cellwright.edge.slots import Slots
@@ -120,7 +121,7 @@ class Edge:
             self.agent.library.patch_with(self.patches)
             accelerated = None if network is None else Acceleration(network)
             self.arrivals = Arrivals(self.guard, self.tenants, self.agent, accelerated)
-        self.metrics = Metrics()
+        self.metrics, self.senders = Metrics(), Senders()
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
 
@@ -155,6 +156,7 @@ class Edge:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
+        await asyncio.to_thread(self.senders.close)
         if self.arrivals is not None:
             await self.arrivals.close()
         await asyncio.to_thread(self.patches.close)
@@ -172,7 +174,7 @@ class Edge:
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[problems.middleware], client_max_size=self.limits.body_bytes)
         app[METRICS] = self.metrics
-        app[ACCESS] = self._access
+        app[ACCESS], app[SENDERS] = self._access, self.senders
         if self._accel:
             app[ACCEL] = self._store
         app.on_response_prepare.append(set_headers)

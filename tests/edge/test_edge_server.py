@@ -83,6 +83,8 @@ def test_a_forecast_is_what_torch_says(http, project):
     [
         (b"{", 400, "the body is not JSON"),
         (b'{"time": NaN}', 400, "NaN is not a JSON number"),
+        (b'{"time": -Infinity}', 400, "-Infinity is not a JSON number; write null"),
+        (b'{"time": 1e999}', 400, "number is infinity"),
         (b"[" * 100_000, 400, "the body is not JSON"),
         (b"[]", 400, "expected a JSON object"),
         (b'{"bundle": "other"}', 404, "no bundle 'other' is served here; there are: mini--traffic--h6-3"),

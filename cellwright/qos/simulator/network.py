@@ -163,4 +163,4 @@ def in_thread(network: Network) -> AbstractContextManager[Network]:
 
 def serve(network: Network, on_ready: Callable[[Network], None] | None = None) -> None:
     """Run a network until SIGINT or SIGTERM. Raises QosError: the port is taken."""
-    asyncio.run(standing.until_signal(network, on_ready))
+    standing.run(standing.until_signal(network, on_ready))
