@@ -54,7 +54,7 @@ def serve_as(params: EdgeParams, ws: Workspace, on_ready: Callable[[Edge], None]
 
 def limits(p: EdgeParams) -> Limits:
     """What it takes on at once."""
-    return Limits(p.workers, p.queue, p.batch_ms / 1e3, p.body_bytes, p.look_s, p.shutdown_s)
+    return Limits(p.workers, p.queue, p.batch_ms / 1e3, p.body_bytes, p.look_s, p.shutdown_s, p.senders)
 
 
 def patience(p: EdgeParams) -> Patience:

@@ -18,20 +18,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 _LEAST_BYTES = 1 << 20  # what is shorter is sent before a thread has woken
-_PIECE_BYTES = 16 << 20  # after each a thread looks how fast the client is
+_PIECE_BYTES = 8 << 20  # after each a thread looks how fast the client is
 _SLOW_BYTES_S = 12.5e6  # 100 Mbit/s: no client that is slower holds a thread
-_WAIT_S = 0.5  # nor one that takes nothing for so long
+_WAIT_S = 0.1  # nor one that takes nothing for so long
 _UNSENT_BYTES = 128 << 10
 _LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # Linux; Python names it from 3.12 on
 _UNLIMITED = 0
 
 
 class Senders:
-    """The threads that one server sends files with."""
+    """The threads that one server sends files with; `busy`: how many do."""
 
     def __init__(self, most: int = 64) -> None:
         self._pool = ThreadPoolExecutor(most, thread_name_prefix="send")
-        self._free = most
+        self._most, self.busy = most, 0
 
     async def send(self, transport: asyncio.Transport, file: int, offset: int, count: int) -> None:
         """Send `count` bytes of an open file, from `offset` on; nothing else may be written meanwhile.
@@ -40,7 +40,7 @@ class Senders:
             OSError: the client is gone; TimeoutError: it took nothing for longer than its socket's TCP_USER_TIMEOUT.
         """
         with _own(transport) as line:
-            if count >= _LEAST_BYTES and self._free and not transport.get_write_buffer_size():
+            if count >= _LEAST_BYTES and self.busy < self._most and not transport.get_write_buffer_size():
                 sent = await self._in_thread(transport, line, file, offset, count)
                 offset, count = offset + sent, count - sent
             await _by_loop(line, file, offset, count)
@@ -51,7 +51,7 @@ class Senders:
 
     async def _in_thread(self, transport: asyncio.Transport, line: socket.socket, file: int, offset: int, count: int) -> int:
         """Bytes that a thread sent: all of them, or those until the client was too slow for one."""
-        self._free -= 1
+        self.busy += 1
         try:
             with _blocking(transport, line):
                 sending = asyncio.get_running_loop().run_in_executor(self._pool, _sent, line.fileno(), file, offset, count)
@@ -62,7 +62,7 @@ class Senders:
                     await asyncio.wait([sending])
                     raise
         finally:
-            self._free += 1
+            self.busy -= 1
 
 
 @contextmanager

@@ -64,6 +64,7 @@ class Limits:
     body_bytes: int = 4 * 1024**2
     poll_s: float = 1.0  # how often the store is looked at
     shutdown_s: float = 10.0  # how long running requests may take to finish
+    senders: int = 64  # threads that send files to clients which are fast enough
 
 
 class Edge:
@@ -121,7 +122,7 @@ class Edge:
             self.agent.library.patch_with(self.patches)
             accelerated = None if network is None else Acceleration(network)
             self.arrivals = Arrivals(self.guard, self.tenants, self.agent, accelerated)
-        self.metrics, self.senders = Metrics(), Senders()
+        self.metrics, self.senders = Metrics(), Senders(self.limits.senders)
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
 
@@ -234,6 +235,7 @@ class Edge:
             "cellwright_edge_bundles": ("Bundles that verified and are served.", sum(map(len, now.bundles.values()))),
             "cellwright_edge_refused_bundles": ("Bundles that did not verify.", len(now.refused)),
             "cellwright_edge_forecasts_pending": ("Forecasts running or waiting.", self.forecasting.pending),
+            "cellwright_edge_senders_busy": ("Threads that send files to fast clients.", self.senders.busy),
         }
         return web.Response(text=self.metrics.text({k: (t, float(v)) for k, (t, v) in gauges.items()}), content_type="text/plain")
 
