@@ -58,6 +58,12 @@ CASES: dict[str, dict[str, Any]] = {
         "network.edge_bit_s": 50e9,
         "arrivals": {"kind": "burst"},
     },
+    "crowd of 5 s within an hour, 64 MB, 5 edges": {
+        **_fixed(64e6),
+        "network.edges": 5,
+        "network.edge_bit_s": 50e9,
+        "arrivals": {"kind": "burst", "at_s": 1800.0, "duration_s": 3600.0},
+    },
     **{
         f"Poisson, 3.2–536 MB, 4 edges of {rate / 1e9:g} Gbit/s": {
             **SPREAD,

@@ -1,6 +1,6 @@
 """`cellwright plan edge` checked, in one run: its formulas against closed forms, a simulation, and a real edge server.
 
-    python benchmarks/capacity.py                  # everything, and benchmarks/results/<date>-capacity.md: 4 to 5 minutes
+    python benchmarks/capacity.py                  # everything, and benchmarks/results/<date>-capacity.md: 5 minutes on a quiet machine
     python benchmarks/capacity.py --quick --dry    # a look in under a minute; prints, writes nothing
 
 Intervals are those of Student's t at 95 % over independent seeds (formulas) or repetitions (real server).
@@ -45,7 +45,7 @@ class Effort:
     repeats: int
 
 
-FULL, QUICK = Effort(seeds=16, case_s=4.0, draws=200, repeats=6), Effort(seeds=3, case_s=1.0, draws=40, repeats=2)
+FULL, QUICK = Effort(seeds=16, case_s=3.0, draws=200, repeats=5), Effort(seeds=3, case_s=1.0, draws=40, repeats=2)
 
 
 def main() -> None:
@@ -229,11 +229,11 @@ def _tables(found: list[Against]) -> Iterator[str]:
     yield "| --- |" + " --- | --- | --- |" * len(found[0].times)
     yield from map(_row, found)
     yield ""
-    yield "| load | " + " | ".join(f"{level}: simulated, ms | measured, ms" for level in ("p50", "p90", "p99")) + " |"
-    yield "| --- |" + " --- | --- |" * 3
+    yield "| load | " + " | ".join(f"{level}: simulated, ms | measured, ms" for level in ("p50", "p90", "p99")) + " | lost |"
+    yield "| --- |" + " --- | --- |" * 3 + " --- |"
     for one in found:
         pairs = (f"{_pm(one.simulated_ms[:, k], 1)} | {_pm(one.measured_ms[:, k], 1)}" for k in range(3))
-        yield f"| {one.load:g} | {' | '.join(pairs)} |"
+        yield f"| {one.load:g} | {' | '.join(pairs)} | {one.lost.sum()} |"
     yield ""
 
 

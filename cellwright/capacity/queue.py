@@ -43,10 +43,10 @@ class Load:
 
 @dataclass(frozen=True, eq=False)
 class Number:
-    """The number on the link at a moment. `usual`: what it would be without fluctuations; None: settled, so it is not moving."""
+    """The number on the link at a moment. `usual`: what it would be without fluctuations."""
 
     upto: Floats  # (states,) probability of so many or fewer
-    usual: float | None
+    usual: float
 
     def at_most(self, others: Floats) -> Floats:
         """Probability of at most so many others.
@@ -57,16 +57,16 @@ class Number:
         return np.interp(others - 0.5, np.arange(-1, len(self.upto)), np.concatenate([[0.0], self.upto]))
 
 
-def numbers(load: Load, rates_s: Floats, span_s: float, most: float) -> list[Number]:
-    """The number in the middle of each slice of the span, begun with nobody there; `rates_s`: requests a second in each slice.
+def numbers(load: Load, rates_s: Floats, parts_s: Floats, most: float) -> list[Number]:
+    """The number in the middle of each slice of the time, begun with nobody there.
 
-    `most`: the largest number that matters.
+    `rates_s`, `parts_s`: (slices,) requests a second in each, and its length; `most`: the largest number that matters.
     """
-    part_s = span_s / len(rates_s)
-    if all(load.settling_s(rate) * _SETTLED < part_s for rate in rates_s):
-        known = {rate: Number(_long_run(load, rate), None) for rate in set(rates_s.tolist())}
+    if all(load.settling_s(rate) * _SETTLED < part_s for rate, part_s in zip(rates_s, parts_s, strict=True)):
+        alone = load.using * load.mean_bits / load.cap_bit_s
+        known = {rate: Number(_long_run(load, rate), rate * alone) for rate in set(rates_s.tolist())}
         return [known[rate] for rate in rates_s.tolist()]
-    return _followed(load, rates_s, span_s, most)
+    return _followed(load, rates_s, parts_s, most)
 
 
 def _long_run(load: Load, rate_s: float) -> Floats:
@@ -80,13 +80,12 @@ def _long_run(load: Load, rate_s: float) -> Floats:
     return np.asarray(np.cumsum(weights) / weights.sum())
 
 
-def _followed(load: Load, rates_s: Floats, span_s: float, most: float) -> list[Number]:
+def _followed(load: Load, rates_s: Floats, parts_s: Floats, most: float) -> list[Number]:
     speed = 2 * load.mean_bits**2 / load.second_bits2
     states = int(np.clip(4 * most + 60, _MIN_STATES, _MAX_STATES))
     leaving = speed * load.leaving_s(states)
-    step_s = span_s / len(rates_s) / 2 / _STEPS
     now, usual, found = np.eye(1, states)[0], 0.0, list[Number]()
-    for rate in (speed * load.using * rates_s).tolist():
+    for rate, step_s in zip((speed * load.using * rates_s).tolist(), (parts_s / 2 / _STEPS).tolist(), strict=True):
         for middle in (True, False):
             now = _walked(now, rate, leaving, step_s)
             usual = min(_drifted(usual, rate, load, speed, step_s), states - 1.0)  # as the process is

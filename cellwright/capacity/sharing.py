@@ -17,7 +17,7 @@ from cellwright.capacity import queue
 from cellwright.capacity.population import Floats
 from cellwright.capacity.timing import Timing
 
-_STEPS, _ATOMS = 4000, 96
+_STEPS, _AFTER, _ATOMS = 3500, 500, 96  # of the fluid limit: while requests come, and after; sizes that are told apart
 _SLICES, _FINE = 48, 8  # of the time of arrivals: arrivals fluctuate around one rate in each, the fluid is looked at finer
 
 
@@ -78,9 +78,9 @@ def _at_once(pool: Pool, deadline_s: float) -> float:
 
 def _over_time(pool: Pool, deadline_s: float) -> float:
     """Fluctuations around the fluid limit, slice by slice of the time of arrivals."""
-    edges = np.linspace(0, pool.timing.span_s, _SLICES * _FINE + 1)
-    heights = pool.timing.cdf(edges)
-    rates = pool.requests * np.diff(heights[::_FINE]) / np.diff(edges[::_FINE])
+    edges = pool.timing.grid(_SLICES * _FINE)
+    heights, parts_s = pool.timing.cdf(edges), np.diff(edges[::_FINE])
+    rates = pool.requests * np.diff(heights[::_FINE]) / parts_s
     left_s = np.maximum(deadline_s - pool.wait_s, 0.0)
     room = pool.capacity_bit_s * left_s / pool.bits  # (kinds,) on the link at most, so that each is done in time
     able = pool.bits <= pool.top_bit_s * left_s * (1 + 1e-9)
@@ -88,10 +88,9 @@ def _over_time(pool: Pool, deadline_s: float) -> float:
         return 0.0
     slow = _slowness(pool, deadline_s, (edges[:-1] + edges[1:]) / 2)
     met = np.empty_like(slow)
-    for k, number in enumerate(queue.numbers(_load(pool), rates, pool.timing.span_s, float(room[able].max()))):
+    for k, number in enumerate(queue.numbers(_load(pool), rates, parts_s, float(room[able].max()))):
         part = slice(k * _FINE, (k + 1) * _FINE)
-        moved = 0.0 if number.usual is None else slow[part] - max(number.usual, pool.fewest)
-        met[part] = number.at_most(room - 1 - moved) * able
+        met[part] = number.at_most(room - 1 - (slow[part] - max(number.usual, pool.fewest))) * able
     return float(np.diff(heights) @ met @ pool.share)
 
 
@@ -112,13 +111,13 @@ def _load(pool: Pool) -> queue.Load:
 
 def _fluid(pool: Pool, deadline_s: float) -> tuple[Floats, Floats]:
     """(times in s, attained service in bits) with as many requests on the link as expected."""
-    times = np.linspace(0, pool.timing.span_s + deadline_s, _STEPS + 1)
-    arrived = pool.requests * pool.timing.cdf(times)
-    attained = np.zeros(_STEPS + 1)
-    step, all_share = times[1], float(pool.share.sum())
+    span_s = pool.timing.span_s
+    times = np.concatenate([pool.timing.grid(_STEPS), np.linspace(span_s, span_s + deadline_s, _AFTER + 1)[1:]])
+    arrived, steps_s = pool.requests * pool.timing.cdf(times), np.diff(times)
+    attained, all_share = np.zeros(len(times)), float(pool.share.sum())
     present = 0.0
-    for k in range(_STEPS):
-        attained[k + 1] = attained[k] + step * min(pool.cap_bit_s, pool.capacity_bit_s / max(present, 1.0))
+    for k, step_s in enumerate(steps_s):
+        attained[k + 1] = attained[k] + step_s * min(pool.cap_bit_s, pool.capacity_bit_s / max(present, 1.0))
         left = np.interp(attained[k + 1] - pool.bits, attained[: k + 2], arrived[: k + 2], left=0.0)
         present = arrived[k + 1] * all_share - float(pool.share @ left)
     return times, attained

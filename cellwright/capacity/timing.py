@@ -36,6 +36,11 @@ class Timing:
             return np.where(times_s >= 0, 1.0, 0.0)
         return np.interp(times_s, self.grid_s, self.share, left=0.0, right=1.0)
 
+    def grid(self, parts: int) -> Floats:
+        """(parts + 1,) times from the first to the last possible request: half of them follow the clock, half the requests."""
+        both = (self.grid_s / self.span_s + self.share) / 2
+        return np.interp(np.linspace(0, 1, parts + 1), both, self.grid_s)
+
     def sample(self, count: int, rng: np.random.Generator) -> Floats:
         """Times of `count` independent requests, in s, ascending."""
         if self.span_s == 0:

@@ -135,6 +135,20 @@ def test_many_requests_over_a_long_time_fluctuate_as_few_do():
     assert plan(read(None, over)).outcome.in_time == pytest.approx(md1_ps(0.95, 2.5), abs=0.012)
 
 
+@pytest.mark.parametrize("duration_s", [600.0, 36_000.0])
+def test_a_crowd_is_seen_however_long_the_time_around_it(duration_s):
+    over = {
+        **fixed(64e6),
+        "network.edges": 1,
+        "devices_per_km2": 2000,
+        "network.edge_bit_s": 50e9,
+        "arrivals": {"kind": "burst", "at_s": duration_s / 2, "width_s": 5.0, "share": 0.8, "duration_s": duration_s},
+    }
+    found = compare(read(None, over), seed=4, max_requests=4_000)
+    assert found.simulated.in_time == pytest.approx(found.in_time, abs=CRITICAL_MARGIN)
+    assert 0.5 < found.simulated.in_time < 0.7
+
+
 def test_the_simulated_link_has_the_exact_mean_of_processor_sharing():
     # 20,000 services of 1 s at load 0.5 take 2 s on average; the standard error, with their correlation, is below 0.03
     rng = np.random.default_rng(11)
