@@ -95,21 +95,28 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In the order in which workers take shares (`-n 2 --dist loadgroup --no-loadscope-reorder`): the longest one first, and those
-    of a single test last, which fill whatever time is left."""
-    for item in items:
-        if share := _share(item):
-            item.add_marker(pytest.mark.xdist_group(share))
-    items.sort(key=lambda item: (_share(item) != "prefect", _share(item) is None))
+    """In the order in which workers take shares: the longest one first, and those of a single test last, which fill what time is left."""
+    items.sort(key=lambda item: (_share(item.nodeid) != "flows", _share(item.nodeid) == item.nodeid))
 
 
-def _share(item: pytest.Item) -> str | None:
-    """What one worker takes as a whole: all that speaks to the one Prefect server, a room with the fixtures that it shares, a file
-    of the federation's; or, of conformance, the test alone."""
-    room = item.path.parent.name
-    if room == "flows" and "server" in item.fixturenames:
-        return "prefect"
-    return {"conformance": None, "federation": item.path.stem}.get(room, room)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadgroup --no-loadscope-reorder`, a worker takes a share at a time. (pytest-xdist's own groups are marks on tests,
+    which version 3.8 loses under pytest 9.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Shares(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _share(nodeid)
+
+    return Shares(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def _share(nodeid: str) -> str:
+    """What one worker takes as a whole: a room, with the fixtures and the Prefect server that it shares; a file of the federation's;
+    or, of conformance, the test alone."""
+    file = Path(nodeid.partition("::")[0])
+    return {"conformance": nodeid, "federation": file.stem}.get(file.parent.name, file.parent.name)
 
 
 @pytest.fixture(scope="session")
