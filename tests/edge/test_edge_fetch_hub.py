@@ -229,3 +229,25 @@ def test_what_an_earlier_fetch_left_is_not_held_against_an_edge(cloud, device):
     assert ([stop.name for stop in fetched.edges], fetched.distrusted) == (["east"], ())
     assert fetched.transfer.resumed_bytes == 0
     assert any("an earlier fetch and east gave together was wrong" in note for note in fetched.notes)
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_parallel_ranges_go_on_at_the_next_edge_too(cloud, device, lines, monkeypatch, spoilt):
+    from cellwright.edge import ranges
+
+    for name, value in (("LEAST_RTT_S", 0.0), ("LEAST_LEFT_S", 0.0), ("_OBSERVED_S", 0.0), ("_OBSERVED_RTT", 0), ("GAIN", 0.0)):
+        monkeypatch.setattr(ranges, name, value)
+    monkeypatch.setattr(ranges, "STRIPE_BYTES", 50_000)
+
+    def die(_number):
+        lines["east"].down, lines["east"].cuts = True, [0] * 20  # those that are open break too
+
+    if spoilt:
+        lines["east"].spoil = 300_000
+    else:
+        lines["east"].cuts, lines["east"].on_cut = [250_000] * 3, die  # one may meet the connection that was given up
+    fetched = device.get(cloud.acme, WANTED)
+    assert content_of(device) == CONTENT
+    assert fetched.streams == ranges.STREAMS
+    assert [stop.name for stop in fetched.edges] == ["east", "west"]
+    assert [bad.stop.name for bad in fetched.distrusted] == (["east"] if spoilt else [])
