@@ -1,13 +1,16 @@
 """Ctrl-C that cannot be lost: for the length of a command, what asked it to stop is remembered until it has stopped.
 
 Python answers SIGINT with a KeyboardInterrupt wherever the main thread happens to be. There it can vanish: in a `__del__` or a
-callback of a weak reference, whose exceptions Python ignores; in a library's `except BaseException` (Prefect drops one that comes
-while a flow is being closed); and where a shell that starts us in the background has SIGINT ignored, no exception comes at all. So:
+callback of a weak reference, whose exceptions Python ignores, or in a library's `except BaseException` (Prefect drops one that comes
+while a flow is being closed). So:
 
     heed     a handler that remembers and raises; an exception that Python ignored is raised again
     look     at the edges of steps, in the main thread: raises KeyboardInterrupt if one was lost
     asked    for what waits or computes in other threads, which no signal reaches
     deaf     around the start of processes that are not to hear Ctrl-C: their parent ends them
+
+Where SIGINT is ignored from the start, as by a script's `cellwright run &`, it stays so: that is how a shell keeps Ctrl-C from what it
+runs in the background. SIGTERM stops it there.
 
 A second SIGINT, a second or more after the first, ends the process at once, as a kill does: what it was cleaning up stays as it is.
 """
@@ -43,7 +46,9 @@ _first = _Asked()
 
 
 def heed() -> None:
-    """From now on to the end of the process, SIGINT stops it, also where it was ignored. In the main thread only."""
+    """From now on to the end of the process, SIGINT stops it, unless it is ignored already. In the main thread only."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        return
     signal.signal(signal.SIGINT, _interrupt)
     before = sys.unraisablehook
 

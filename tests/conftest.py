@@ -24,6 +24,11 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 MARK = "CELLWRIGHT_TEST_COMMAND"  # in the environment of all that a command starts
 
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # a script that runs the tests with `&`; programs under test would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # A city small enough to be gone through in seconds; on the third day after its benchmark more than half of it changes. And
 # telemetry of a user's own, in a folder beside the project.
 TOWN = """

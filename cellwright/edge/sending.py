@@ -24,6 +24,7 @@ _WAIT_S = 0.1  # nor one that takes nothing for so long
 _UNSENT_BYTES = 128 << 10
 _LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # Linux; Python names it from 3.12 on
 _UNLIMITED = 0
+_CORK = getattr(socket, "TCP_CORK", 3)  # Linux
 
 
 class Senders:
@@ -80,6 +81,7 @@ def _blocking(transport: asyncio.Transport, line: socket.socket) -> Iterator[Non
     """The socket blocks, and the event loop does not touch it."""
     reading = transport.is_reading()
     transport.pause_reading()
+    line.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
     line.setsockopt(socket.IPPROTO_TCP, _LOWAT, _UNSENT_BYTES)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, int(_WAIT_S * 1e6)))
     os.set_blocking(line.fileno(), True)
@@ -88,6 +90,7 @@ def _blocking(transport: asyncio.Transport, line: socket.socket) -> Iterator[Non
     finally:
         os.set_blocking(line.fileno(), False)
         line.setsockopt(socket.IPPROTO_TCP, _LOWAT, _UNLIMITED)
+        line.setsockopt(socket.IPPROTO_TCP, _CORK, 0)
         if reading and not transport.is_closing():
             transport.resume_reading()
 

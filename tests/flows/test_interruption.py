@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from contextlib import contextmanager
 
 import pytest
@@ -74,9 +73,7 @@ def test_a_run_survives_ctrl_c_and_kill_and_ends_as_if_nothing_had_happened(proj
     command.finish()
 
     before = epochs(folder())
-    in_the_background = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")  # a shell without job control has SIGINT ignored there
-    serial = (*arguments, "--set", "runner.kind=serial")
-    command = project.start_program(*in_the_background, sys.executable, "-m", "flows.cli", *serial)
+    command = project.start(*arguments, "--set", "runner.kind=serial")
     command.wait_until(lambda: any("score" in p.cmdline() for p in command.family()), "scoring")
     os.killpg(command.process.pid, signal.SIGINT)
     stopped = command.finish(30)
