@@ -63,7 +63,7 @@ class Batches:
         if line is None:
             line = self._lines[id(predictor)] = _Line(self._pool, self._workers, self._budget_s, predictor.run_s)
             finalize(predictor, self._lines.pop, id(predictor), None)
-        return await line.join(predictor.run, asked)
+        return line.at_once(predictor.run, asked) or await line.join(predictor.run, asked)
 
 
 class _Line:
@@ -77,15 +77,26 @@ class _Line:
         self._running, self._called = 0, False
         self._company, self._joined = 1.0, 0  # others in a run, a running mean; requests so far
 
+    def at_once(self, run: _Run, asked: Asked) -> Ran | None:
+        """Run it here and now, if no company is expected and it takes less than a change of threads; None: it must stand in line."""
+        self._joined += 1
+        if self._company >= _ALONE or not self._joined % _LOOK_EVERY or self._waiting or self._called or self._running:
+            return None
+        rows = len(asked.history)
+        if self._row_s * rows >= _INLINE_S or self._alone_s >= _INLINE_S:
+            return None
+        cpu_s = time.thread_time()
+        forecast = run(asked)
+        cpu_s = time.thread_time() - cpu_s
+        self._took(cpu_s, rows, alone=True)
+        return Ran(forecast, cpu_s)
+
     def join(self, run: _Run, asked: Asked) -> asyncio.Future[Ran]:
+        """Stand in line; what the model says comes when it is this one's turn."""
         loop = asyncio.get_running_loop()
         one = _Waiting(run, asked, loop.create_future())
         self._waiting.append(one)
-        self._joined += 1
-        if self._company < _ALONE and self._joined % _LOOK_EVERY and not self._called and self._running < self._workers:
-            self._run(loop)
-        else:
-            self._call(loop)
+        self._call(loop)
         return one.ran
 
     def _call(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -132,9 +143,7 @@ class _Line:
 
     def _done(self, batch: list[_Waiting], outputs: list[np.ndarray | Exception], cpu_s: float) -> None:
         rows = sum(one.rows for one in batch)
-        self._row_s = _MEMORY * self._row_s + (1 - _MEMORY) * cpu_s / rows
-        if len(batch) == 1:
-            self._alone_s = _MEMORY * self._alone_s + (1 - _MEMORY) * cpu_s
+        self._took(cpu_s, rows, alone=len(batch) == 1)
         for one, output in zip(batch, outputs, strict=True):
             if one.ran.done():
                 continue  # the client has gone
@@ -142,6 +151,11 @@ class _Line:
                 one.ran.set_exception(output)
             else:
                 one.ran.set_result(Ran(output, cpu_s * one.rows / rows))
+
+    def _took(self, cpu_s: float, rows: int, *, alone: bool) -> None:
+        self._row_s = _MEMORY * self._row_s + (1 - _MEMORY) * cpu_s / rows
+        if alone:
+            self._alone_s = _MEMORY * self._alone_s + (1 - _MEMORY) * cpu_s
 
 
 def _metered(batch: list[_Waiting]) -> tuple[list[np.ndarray | Exception], float]:

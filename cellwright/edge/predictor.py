@@ -19,7 +19,7 @@ from cellwright.bundle.problem import MARK, VALID, ServedProblem
 from cellwright.conformal import LEVELS, Conformal, restored
 from cellwright.data.holidays import check as check_holidays
 from cellwright.edge.answer import answer
-from cellwright.edge.request import Asked, parse
+from cellwright.edge.request import Asked, calendar, parse
 from cellwright.errors import BundleError, UnknownName
 from cellwright.results import Intervals
 
@@ -38,6 +38,8 @@ class Predictor:
         self.manifest, self.problem, self.precision, self._session = manifest, problem, precision, session
         self.conformal = conformal
         self._index = {site: i for i, site in enumerate(problem.sites)}
+        self._known = calendar(problem)
+        self._offered = conformal.coverages if conformal else ()
         self.run_s = 0.0  # CPU time of one row, once it is warm
 
     @classmethod
@@ -64,7 +66,7 @@ class Predictor:
 
     def parse(self, request: Any) -> Asked:
         """Check a request; raises RequestError."""
-        return parse(request, self.problem, self._index, self.conformal.coverages if self.conformal else ())
+        return parse(request, self.problem, self._index, self._known, self._offered)
 
     def run(self, asked: Asked) -> np.ndarray:
         """(batch, horizon, outputs, targets, quantiles), raw units."""

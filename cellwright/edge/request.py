@@ -23,11 +23,11 @@ A lag of L steps wants `history` values too: value i is the target at time + (i 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +61,24 @@ class Asked:
     intervals: tuple[float, ...] = ()  # nominal coverages
 
 
-def parse(body: Any, problem: ServedProblem, index: Mapping[str, int], offered: tuple[float, ...] = ()) -> Asked:
+Calendar = Callable[[int], np.ndarray]  # start of the first forecast step, ms -> (history + horizon, known) float32
+
+
+def calendar(problem: ServedProblem) -> Calendar:
+    """What is known of each step by its time; remembered, as all devices ask about the same few steps."""
+    p = problem
+
+    @lru_cache(maxsize=256)
+    def known(first_ms: int) -> np.ndarray:
+        times = first_ms + np.round(np.arange(-p.history, p.horizon) * p.cadence_ms).astype(np.int64)
+        found = known_features(times, p.known, p.timezone, p.clock, p.holidays)
+        found.flags.writeable = False
+        return found
+
+    return known
+
+
+def parse(body: Any, problem: ServedProblem, index: Mapping[str, int], known: Calendar, offered: tuple[float, ...] = ()) -> Asked:
     """Check a request and lay it out. `index`: site -> its position; `offered`: coverages of the bundle's intervals.
 
     Raises:
@@ -76,7 +93,7 @@ def parse(body: Any, problem: ServedProblem, index: Mapping[str, int], offered: 
     history = _own(body, problem, index, centres) if problem.inputs == "site" else _seen(body, problem, index, centres)
     return Asked(
         history=history,
-        known=np.repeat(_known(problem, first_ms)[None], len(history), axis=0),
+        known=known(first_ms)[None] if len(history) == 1 else np.repeat(known(first_ms)[None], len(history), axis=0),
         site=np.zeros(1, dtype=np.int64) if problem.inputs == "all" else centres,
         sites=sites,
         first_ms=first_ms,
@@ -288,29 +305,6 @@ def _with_valid(problem: ServedProblem, seen: np.ndarray) -> np.ndarray:
         return seen
     valid = ~np.isnan(seen[..., : len(problem.targets)]).any(axis=-1, keepdims=True)
     return np.concatenate([seen, valid.astype(np.float32)], axis=-1)
-
-
-def _known(problem: ServedProblem, first_ms: int) -> np.ndarray:
-    """(history + horizon, known)."""
-    p = problem
-    return _known_of(first_ms, p.history, p.horizon, p.cadence_ms, p.known, p.timezone, p.clock, p.holidays)
-
-
-@lru_cache(maxsize=256)  # all devices ask about the same few steps
-def _known_of(
-    first_ms: int,
-    history: int,
-    horizon: int,
-    cadence_ms: float,
-    known: tuple[str, ...],
-    timezone: str,
-    clock: Literal["utc", "relative"],
-    holidays: str,
-) -> np.ndarray:
-    times = first_ms + np.round(np.arange(-history, horizon) * cadence_ms).astype(np.int64)
-    found = known_features(times, known, timezone, clock, holidays)
-    found.flags.writeable = False
-    return found
 
 
 def _only(given: Mapping[str, Any], known: Collection[str], where: str) -> None:

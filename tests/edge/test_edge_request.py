@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cellwright.bundle.problem import served
 from cellwright.data.windows import Windows
 from cellwright.edge.answer import answer
-from cellwright.edge.request import RequestError, parse
+from cellwright.edge.request import RequestError, calendar, parse
 from cellwright.edge.sample import sample_request
 from cellwright.panel import Feature, Panel, PanelSchema, Segment
 from models._contract import Problem
@@ -74,7 +74,8 @@ def test_a_request_gives_the_arrays_that_windows_give(inputs, lags, targets, kno
     panel, problem = small_panel(clock), problem_of(inputs, lags, targets, known)
     windows = Windows(panel, problem)
     request = sample_request(served(problem, panel.schema, windows.neighbours, {}), panel, sites=tuple(sites), origin=origin)
-    asked = parse(json.loads(json.dumps(request)), served(problem, panel.schema, windows.neighbours, {}), INDEX)
+    described = served(problem, panel.schema, windows.neighbours, {})
+    asked = parse(json.loads(json.dumps(request)), described, INDEX, calendar(described))
     centres = np.zeros(1, np.int64) if inputs == "all" else np.array([INDEX[s] for s in sites])
     raw = windows.raw(np.full(len(centres), origin), centres)
     np.testing.assert_array_equal(asked.history, raw.history)
@@ -98,15 +99,15 @@ def good() -> dict:
 
 
 def test_a_request_by_hand(one_site):
-    asked = parse(good(), one_site[0], INDEX)
+    asked = parse(good(), one_site[0], INDEX, calendar(one_site[0]))
     np.testing.assert_array_equal(asked.history[0, :, 0], [[1, 1, 1], [2.5, 2, 2], [np.nan, 3, 3], [4, 4, 4]])
     np.testing.assert_allclose(asked.known[0, :, 0] * 24, [11, 11.25, 11.5, 11.75, 12, 12.25], rtol=1e-6)
     assert asked.first_ms == 1_383_303_600_000
-    assert parse(good() | {"time": 1_383_303_600_000}, one_site[0], INDEX).first_ms == 1_383_303_600_000
+    assert parse(good() | {"time": 1_383_303_600_000}, one_site[0], INDEX, calendar(one_site[0])).first_ms == 1_383_303_600_000
 
 
 def test_a_site_without_any_measurement_is_null(one_site):
-    asked = parse(good() | {"history": {"s1": None}, "lags": {"s1": None}}, one_site[0], INDEX)
+    asked = parse(good() | {"history": {"s1": None}, "lags": {"s1": None}}, one_site[0], INDEX, calendar(one_site[0]))
     assert np.isnan(asked.history).all()
 
 
@@ -153,7 +154,7 @@ def history(**changed):
 )
 def test_each_mistake_is_told(one_site, request_, status, message):
     with pytest.raises(RequestError, match=message) as told:
-        parse(request_, one_site[0], INDEX)
+        parse(request_, one_site[0], INDEX, calendar(one_site[0]))
     assert told.value.status == status
 
 
@@ -161,23 +162,23 @@ def test_lags_that_nobody_wants_are_not_taken(one_site):
     panel = one_site[1]
     bare = served(problem_of("site", (), ("a",), ()), panel.schema, None, {})
     with pytest.raises(RequestError, match="this bundle has none"):
-        parse(good(), bare, INDEX)
+        parse(good(), bare, INDEX, calendar(bare))
 
 
 def test_a_relative_clock_takes_no_dates():
     panel = small_panel("relative")
     problem = served(problem_of("site", (), ("a",), ()), panel.schema, None, {})
     with pytest.raises(RequestError, match="milliseconds since the first row"):
-        parse(without("lags"), problem, INDEX)
-    asked = parse(without("lags") | {"time": 900_000}, problem, INDEX)
-    assert answer(asked, np.zeros((1, 2, 1, 1, 1)), problem, INDEX)["times"] == [900_000, 1_800_000]
+        parse(without("lags"), problem, INDEX, calendar(problem))
+    asked = parse(without("lags") | {"time": 900_000}, problem, INDEX, calendar(problem))
+    assert answer(asked, np.zeros((1, 2, 1, 1, 1)), problem, INDEX, calendar(problem))["times"] == [900_000, 1_800_000]
 
 
 def test_an_answer_by_hand(one_site):
     problem = one_site[0].model_copy(update={"quantiles": (0.1, 0.5, 0.9), "targets": ("a", "b")})
-    asked = parse(good(), one_site[0], INDEX)
+    asked = parse(good(), one_site[0], INDEX, calendar(one_site[0]))
     forecast = np.arange(12, dtype=float).reshape(1, 2, 1, 2, 3)  # step, target, quantile
-    found = answer(asked, forecast, problem, INDEX)
+    found = answer(asked, forecast, problem, INDEX, calendar(problem))
     assert found == {
         "times": ["2013-11-01T11:00:00Z", "2013-11-01T11:15:00Z"],
         "units": {"a": "Mbit/s", "b": "1"},
@@ -190,4 +191,4 @@ def test_an_answer_by_hand(one_site):
         },
     }
     with pytest.raises(RequestError, match="gives no number"):
-        answer(asked, forecast * np.nan, problem, INDEX)
+        answer(asked, forecast * np.nan, problem, INDEX, calendar(problem))
