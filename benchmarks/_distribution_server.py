@@ -1,6 +1,6 @@
 """How fast an edge sends one file to 1, 8 and 64 clients, beside nginx sending the same file, in one run.
 
-    python benchmarks/_distribution_server.py                   # prints the table (distribution.py puts it beside the devices' part)
+    python benchmarks/_distribution_server.py                   # prints the table (distribution.py --only server)
     python benchmarks/_distribution_server.py --seconds 1 --megabytes 64
 
 The servers run one after the other, round by round, in processes of their own; all clients are one process that lets the kernel throw

@@ -1,13 +1,14 @@
 """How fast models reach devices: one large one, and many at once.
 
     python benchmarks/distribution.py                    # everything, and benchmarks/results/<date>-distribution.md
-    python benchmarks/distribution.py --only one         # one part: one, many
+    python benchmarks/distribution.py --only one         # one part: one, many, server
     python benchmarks/distribution.py --devices 500 --seconds 6 --dry
 
 The edge runs in a process of its own, the devices in this one, over loopback. Large: `Download.blob` as a device runs it, received
 bytes hashed, compared with the manifest's digest and discarded; then once more to disk, writing and synchronising timed apart. Many:
 each device opens a connection of its own at a random moment (Poisson arrivals), asks for the 3.2 MB file, hashes what comes and
 compares; its time counts from the moment it was due, so that a server which stalls is seen to. Then the rate is raised until it breaks.
+Server: the same large file to 1, 8 and 64 clients that only count bytes, from the edge and from nginx.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from _distribution_server import measure, table
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cellwright.bundle import store
@@ -73,7 +75,7 @@ class Crowd:
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("one", "many"))
+    parser.add_argument("--only", choices=("one", "many", "server"))
     parser.add_argument("--devices", type=int, default=5_000)
     parser.add_argument("--seconds", type=float, default=60.0, help="over which they arrive")
     parser.add_argument("--large-bytes", type=int, default=LARGE_BYTES)
@@ -87,6 +89,8 @@ def main() -> None:
             sections.append(one(Path(folder), published[LARGE]))
         if options.only in (None, "many"):
             sections.append(many(Path(folder), published[SMALL], options.devices, options.seconds))
+    if options.only in (None, "server"):
+        sections.append(beside_nginx(options.large_bytes))
     text = "\n\n".join(sections) + "\n"
     print(text)
     if not options.dry:
@@ -189,6 +193,23 @@ def one(folder: Path, manifest: Manifest, repeats: int = 5) -> str:
             "| run | s | Gbit/s | CPU-s of the device | of it writing and fsync, s |",
             "|---|---|---|---|---|",
             *rows,
+        ]
+    )
+
+
+# one file, beside nginx
+
+
+def beside_nginx(file_bytes: int) -> str:
+    """The same file from the edge, from nginx and from an edge behind nginx."""
+    return "\n".join(
+        [
+            f"## One file of {file_bytes >> 20} MB to 1, 8 and 64 clients, beside nginx",
+            "",
+            "In turns in one run (`_distribution_server.py`); received bytes are thrown away by the kernel; RSS is the largest of all "
+            "rounds.",
+            "",
+            table(measure(file_bytes=file_bytes)),
         ]
     )
 

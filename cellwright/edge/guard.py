@@ -29,7 +29,7 @@ class Guard:
         """`hub_key`: the key of the moment; None where this edge has not heard from a hub yet."""
         self._hub_key, self._clock = hub_key, clock
         # Grants of a tenant that are believed no more, by the hub's word.
-        self.since: Callable[[str], TakenBack] = lambda _tenant: _NONE
+        self.taken_back: Callable[[str], TakenBack] = lambda _tenant: _NONE
         self._seen: OrderedDict[str, Grant] = OrderedDict()
         self._seen_by: Ed25519PublicKey | None = None
 
@@ -48,7 +48,7 @@ class Guard:
             grant = self._checked(text, key)
         except GrantRefused as error:
             raise RequestError(401, str(error)) from None
-        if self.since(grant.tenant).includes(grant):
+        if self.taken_back(grant.tenant).includes(grant):
             raise RequestError(401, "the grant was taken back; ask the hub for another (POST /v1/match or /v1/grants)")
         return grant
 

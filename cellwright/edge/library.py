@@ -106,7 +106,7 @@ class Library:
         found = {t.tenant: TakenBack(t.grants_from_s, t.revoked_devices, frozenset(t.revoked_grants)) for t in desired.tenants}
         self._taken_back, self.desired = found, desired
 
-    def grants_from_s(self, tenant: str) -> TakenBack:
+    def taken_back(self, tenant: str) -> TakenBack:
         """Grants of a tenant that were taken back; known once a word of the hub's, since every request comes here."""
         return self._taken_back.get(tenant, _NONE)
 

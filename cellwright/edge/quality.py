@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from cellwright.edge.contract import ARRIVALS, FETCHES, Arrival, Arrived, Quality
 from cellwright.edge.route import Route, Stop
-from cellwright.hub.contract import FetchReport, FetchReports
+from cellwright.hub.contract import FetchReport, FetchReports, told
 
 if TYPE_CHECKING:
     import ssl
@@ -103,7 +103,7 @@ class Presence:
         if content is None:
             return None
         try:
-            return Arrived.model_validate_json(content)
+            return told(Arrived, content)
         except ValidationError as error:
             self.notes.append(f"{stop.url}{path} answered something else ({error.errors()[0]['msg']})"[:500])
             return None

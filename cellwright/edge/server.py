@@ -116,7 +116,7 @@ class Edge:
         self.arrivals: Arrivals | None = None
         self.agent = _agent(store, self.shelves, self.uses, hub, keeping, pace, energy=energy)
         if self.agent is not None:
-            self.guard.since = self.agent.library.grants_from_s
+            self.guard.taken_back = self.agent.library.taken_back
         if self.agent is not None:
             self.tenants.missing = self.agent.missing
             self.agent.library.patch_with(self.patches)

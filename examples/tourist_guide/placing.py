@@ -124,6 +124,7 @@ def place(cast: Cast, stack: ExitStack) -> None:
     for area, geometry in AREAS.items():
         cast.operator.put_area(area, c.AreaForm(geometry=geometry))
         stack.enter_context(_edge(cast, area, stack))
+    until(lambda: {edge.name for edge in cast.operator.edges()} >= set(AREAS), cast.sizes.patience_s, "both edges are registered")
     company.place(MODEL_A, c.PlacementForm(model=MODEL_A, areas=(COMMERCIAL,), services=(SERVICE,), pinned=True))
     company.place(
         MODEL_B, c.PlacementForm(model=MODEL_B, areas=(RESORT,), edges=(COMMERCIAL,), services=(SERVICE,))

@@ -214,7 +214,7 @@ def test_grants_that_were_taken_back_are_refused_by_edges_and_new_ones_believed(
     state = east.desired("east", revision=before.revision)
     assert state.tenants[0].grants_from_s == since
     guard = Guard(lambda: public_key(hub.key_pem))
-    guard.since = lambda tenant: {t.tenant: TakenBack(t.grants_from_s) for t in state.tenants}[tenant]
+    guard.taken_back = lambda tenant: {t.tenant: TakenBack(t.grants_from_s) for t in state.tenants}[tenant]
 
     class Asked:
         def __init__(self, grant):
