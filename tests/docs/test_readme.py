@@ -23,7 +23,7 @@ from cellwright.bundle import media
 from cellwright.bundle.problem import ServedProblem
 from cellwright.catalogue import load_catalogue
 from cellwright.data.readers import long, wide
-from cellwright.edge.request import parse
+from cellwright.edge.request import calendar, parse
 from cellwright.families import members
 from cellwright.panel import Feature, Flag, Panel, PanelSchema, Segment
 from cellwright.params import check, explain, load
@@ -268,7 +268,7 @@ def test_the_guides_forecast_request_is_answered():
         known=("hour_sin",), lags=(), quantiles=(), units={"dl_mbps": "Mbit/s"}, sites=("A17", "A18"), neighbours=None,
         clock="utc", timezone="Europe/Berlin", scaler={},
     )  # fmt: skip
-    asked = parse(request, problem, {"A17": 0, "A18": 1})
+    asked = parse(request, problem, {"A17": 0, "A18": 1}, calendar(problem))
     assert asked.sites == ("A17",)
     assert asked.history.shape == (1, 6, 1, 1)
     assert asked.first_ms == 1_770_015_600_000
