@@ -18,7 +18,7 @@ from cellwright.bundle.problem import ServedProblem, served
 from cellwright.data.windows import Windows
 from cellwright.edge.device import Device
 from cellwright.edge.predictor import read_problem
-from cellwright.edge.request import RequestError, parse
+from cellwright.edge.request import RequestError, calendar, parse
 from cellwright.edge.sample import sample_of, sample_request
 from cellwright.edge.serve import in_thread
 from cellwright.edge.server import Edge, Limits
@@ -129,7 +129,7 @@ def test_a_request_gives_the_arrays_that_windows_give(panel, inputs, origin):
     description = served(asked_for, panel.schema, windows.neighbours, {})
     index = {site: i for i, site in enumerate(panel.schema.sites)}
     request = sample_request(description, panel, sites=("c0", "c5", "c10"), origin=origin)
-    asked = parse(json.loads(json.dumps(request)), description, index)
+    asked = parse(json.loads(json.dumps(request)), description, index, calendar(description))
     centres = np.zeros(1, np.int64) if inputs == "all" else np.array([0, 5, 10])
     raw = windows.raw(np.full(len(centres), origin), centres)
     np.testing.assert_array_equal(asked.history, raw.history)
@@ -254,7 +254,7 @@ def test_a_series_is_refused_where_the_bundle_has_none(panel):
     description = served(plain, panel.schema, None, {})
     request = sample_request(description, panel) | {"exogenous": {"temperature": [1, 2, 3, 4]}}
     with pytest.raises(RequestError, match="'exogenous': this bundle has none"):
-        parse(request, description, {site: i for i, site in enumerate(panel.schema.sites)})
+        parse(request, description, {site: i for i, site in enumerate(panel.schema.sites)}, calendar(description))
 
 
 def test_training_is_done_again_where_the_series_changed(root, ws):
