@@ -48,6 +48,7 @@ def serve_as(params: EdgeParams, ws: Workspace, on_ready: Callable[[Edge], None]
         network=_network(p, ws),
         behind_nginx=p.behind_nginx,
         access_log=p.access_log,
+        truth_token=None if p.truth_token_file is None else read_token(ws.root / p.truth_token_file),
         on_ready=on_ready,
     )
 

@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,7 +24,7 @@ from cellwright.edge.predictor import Predictor
 from cellwright.edge.request import Asked, RequestError
 from cellwright.edge.shelf import Shelf, Snapshot
 from cellwright.edge.slots import Slots
-from cellwright.edge.trialling import Side
+from cellwright.edge.trialling import Side, asked_by
 
 log = logging.getLogger(__name__)
 _BODY_TIMEOUT_S = 30.0
@@ -35,10 +36,18 @@ _DEAR_S, _REST = 0.005, 20  # evidence that took longer is written again after s
 class Forecasting:
     """POST of a forecast's request (see request.py) to a shelf's models."""
 
-    def __init__(self, shelf: Shelf, slots: Slots, body_bytes: int, budget_s: float) -> None:
-        """`budget_s`: no batch grows longer than what is expected to run within it."""
+    def __init__(
+        self,
+        shelf: Shelf,
+        slots: Slots,
+        body_bytes: int,
+        budget_s: float,
+        believes: Callable[[web.Request], bool] | None = None,
+    ) -> None:
+        """`budget_s`: no batch grows longer than what is expected to run within it; `believes`: who may tell the truth, None: all."""
         self._shelf, self._slots, self._body_bytes = shelf, slots, body_bytes
         self._batches = Batches(slots.pool, slots.workers, budget_s)
+        self._believes = believes
         self._sides: dict[str, Side] = {}
         self._evidence: WeakKeyDictionary[Side, tuple[float, bytes]] = WeakKeyDictionary()  # until when it may be told again
         self._shadows: set[asyncio.Task[None]] = set()
@@ -65,12 +74,16 @@ class Forecasting:
         """Answer one request."""
         started = time.perf_counter()
         asked = await self._json(request)
-        with self._slots.slot():
+        with self._slots.slot(), nullcontext() if self._believes is None else asked_by(believed=self._believes(request)):
             body = orjson.dumps(await self._forecast(asked, started, self._now(request)))  # all of its numbers are finite
         return web.Response(body=body, content_type="application/json")
 
     async def truth(self, request: web.Request) -> web.Response:
         """What was measured: {"bundle", "times": [epoch ms], "values": {site: {target: [a value or null a time]}}}."""
+        if self._believes is not None and not self._believes(request):
+            raise RequestError(
+                403, "the truth is believed of whoever shows the token in edge.truth_token_file (Authorization: Bearer …)"
+            )
         body = await self._json(request)
         name, side = self._side_of(body, self._now(request))
         settled = 0 if side is None else sum(side.truth(*row) for row in _truths(body, side))

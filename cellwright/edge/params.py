@@ -27,6 +27,9 @@ class EdgeParams(Section):
     workers: Annotated[int, Field(ge=0)] = Field(0, description="threads that run models; 0: one a core")
     queue: Annotated[int, Field(ge=0)] = Field(64, description="forecasts that may wait for a thread; beyond, the answer is 429")
     batch_ms: Positive = Field(5, description="requests run together as long as that is expected to take no longer, milliseconds")
+    truth_token_file: str | None = Field(
+        None, description="file with the token of who may tell the truth of a version on trial; null: whoever reaches the edge"
+    )
     senders: Count = Field(64, description="threads that send files to fast clients; beyond, the event loop sends them")
     body_bytes: Count = Field(4 * 1024**2, description="largest body of a request, bytes")
     look_s: Positive = Field(1, description="how often the published folder is looked at, seconds")

@@ -38,6 +38,7 @@ def serve(
     pace: Pace | None = None,
     patience: Patience | None = None,
     network: NetworkAccess | None = None,
+    truth_token: str | None = None,
     on_ready: Callable[[Edge], None] | None = None,
 ) -> None:
     """Serve what is published until SIGINT or SIGTERM; running requests are finished first.
@@ -66,6 +67,7 @@ def serve(
         pace=pace,
         patience=patience,
         network=network,
+        truth_token=truth_token,
     )
     if access_log:
         to_stdout()

@@ -32,6 +32,7 @@ from cellwright.edge.acceleration import Acceleration, NetworkAccess
 from cellwright.edge.access_log import ACCESS
 from cellwright.edge.agent import Agent, Hub, Pace
 from cellwright.edge.arrivals import Arrivals
+from cellwright.edge.believing import Teller
 from cellwright.edge.connections import Patience, Site
 from cellwright.edge.downloads import Downloads
 from cellwright.edge.files import ACCEL, SENDERS, set_headers
@@ -89,8 +90,11 @@ class Edge:
         energy: bool = True,
         patience: Patience | None = None,
         access_log: bool = False,
+        truth_token: str | None = None,
     ) -> None:
         """Port 0 takes any free one. `hub`: whom to ask what to hold for tenants; None: only what the workspace publishes is served.
+
+        `truth_token`: who shows it may tell the truth of the workspace's models; None: whoever asks.
 
         Raises:
             WrongUse: an address that others can reach, without TLS and without `insecure`.
@@ -109,7 +113,7 @@ class Edge:
         self.shelf = Shelf(store, trust, precision=precision)
         self.shelves, self.uses = Shelves(store, precision=precision), Uses()
         self.slots = Slots((self.limits.workers or os.cpu_count() or 1), self.limits.queue)
-        self.forecasting = self._forecasting_of(self.shelf)
+        self.forecasting = self._forecasting_of(self.shelf, None if truth_token is None else Teller(truth_token))
         self.patches = Patches(store)
         self.guard = Guard(lambda: self.shelves.hub_key)
         self.tenants = Tenants(self.shelves, self.guard, self.uses, self._forecasting_of, self.patches)
@@ -169,8 +173,8 @@ class Edge:
             self.patches.consider(OWN, self.shelf.snapshot)
         self.shelves.refresh()
 
-    def _forecasting_of(self, shelf: Shelf) -> Forecasting:
-        return Forecasting(shelf, self.slots, self.limits.body_bytes, self.limits.batch_s)
+    def _forecasting_of(self, shelf: Shelf, believes: Teller | None = None) -> Forecasting:
+        return Forecasting(shelf, self.slots, self.limits.body_bytes, self.limits.batch_s, believes)
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[problems.middleware], client_max_size=self.limits.body_bytes)

@@ -103,6 +103,28 @@ def test_forecasts_that_wait_for_their_truth_are_bounded_and_the_first_that_came
     assert answers == [0, 1, 1]
 
 
+def test_where_a_token_is_needed_nobody_else_tells_the_truth_of_the_workspaces_models(shelf, project, another):
+    layout, manifest = another("1.1.0", shift=5.0)
+    store.place(shelf, layout, manifest, activate=False)
+    store.try_out(shelf, LOADED, store.Trial(version="1.1.0", digest=manifest.digest, weight=0.0, since_s=0.0))
+    start, oss = 1_383_260_400_000, {"Authorization": "Bearer of the OSS"}
+    truth = {"times": [start], "values": {"c4": {"traffic": [1.0]}}}
+    with (
+        in_thread(Edge(shelf, project.trust, port=0, truth_token="of the OSS")) as edge,
+        httpx.Client(base_url=edge.url) as client,
+    ):
+        for shown in ({}, {"Authorization": "Bearer of another"}):
+            assert client.post("/v1/forecast", json=project.request() | {"time": start}, headers=shown).status_code == 200
+            time.sleep(0.15)
+            refused = client.post("/v1/truth", json=truth, headers=shown)
+            assert (refused.status_code, "truth_token_file" in refused.json()["detail"]) == (403, True)
+        assert client.post("/v1/truth", json=truth, headers=oss).json()["settled"] == 0  # nothing was learnt from strangers
+        assert client.post("/v1/forecast", json=project.request() | {"time": start + STEP_MS}, headers=oss).status_code == 200
+        time.sleep(0.15)
+        truth["times"] = [start + STEP_MS]
+        assert client.post("/v1/truth", json=truth, headers=oss).json()["settled"] == 1
+
+
 def test_truth_and_evidence_of_a_tenants_model_need_a_grant_for_it(operator_cloud, project, another):
     folder, _ = store.latest(project.ws.published, LOADED, project.trust)
     for layout in (folder, another("1.1.0", shift=5.0)[0]):

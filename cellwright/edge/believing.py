@@ -1,0 +1,24 @@
+"""Who may tell the truth of the workspace's own models, where not everybody who reaches the edge may."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from aiohttp import hdrs, web
+
+_SCHEME = "bearer "
+
+
+class Teller:
+    """Whoever shows a token; kept as its hash."""
+
+    def __init__(self, token: str) -> None:
+        self._sha256 = hashlib.sha256(token.encode()).digest()
+
+    def __call__(self, request: web.Request) -> bool:
+        """Whether a request shows it."""
+        shown = request.headers.get(hdrs.AUTHORIZATION, "")
+        if shown[: len(_SCHEME)].lower() != _SCHEME:
+            return False
+        return hmac.compare_digest(hashlib.sha256(shown[len(_SCHEME) :].strip().encode()).digest(), self._sha256)
