@@ -21,4 +21,5 @@ class Teller:
         shown = request.headers.get(hdrs.AUTHORIZATION, "")
         if shown[: len(_SCHEME)].lower() != _SCHEME:
             return False
-        return hmac.compare_digest(hashlib.sha256(shown[len(_SCHEME) :].strip().encode()).digest(), self._sha256)
+        found = shown[len(_SCHEME) :].strip().encode(errors="surrogateescape")  # a header may hold any bytes
+        return hmac.compare_digest(hashlib.sha256(found).digest(), self._sha256)

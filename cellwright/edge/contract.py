@@ -4,7 +4,7 @@
     GET  {base}/v1/arrivals/{id}     Arrived: how that stands now
     DELETE {base}/v1/arrivals/{id}   the device is gone, or done: its session ends
     POST {base}/v1/prefetch          Prefetch -> {"held": bool}: a device that is allowed to will come; from one edge to the next
-    POST {base}/v1/fetches           FetchReports (hub/contract.py) -> {"new": n}: what became of it; ends the arrival, and its session
+    POST {base}/v1/fetches           FetchReports (hub/contract) -> {"new": n}: what became of it; ends the arrival, and its session
     GET  {bundles}/{name}/{version}/patches/{base}/{target}     a patch (cellwright/delta) from one blob to another, by their SHA-256
 
 All but the last need the grant that the downloads need; the last needs what its bundle needs.

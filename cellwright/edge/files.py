@@ -23,7 +23,7 @@ USING: web.RequestKey[Using] = web.RequestKey("using")  # entered while a file i
 ACCEL: web.AppKey[Path] = web.AppKey("accel")  # nginx is in front and sends the files below this folder itself
 SENDERS: web.AppKey[Senders] = web.AppKey("senders", Senders)
 ACCEL_PREFIX = "/_store"  # nginx's internal location of that folder (nginx.py)
-_FOREVER = "public, max-age=31536000, immutable"  # a blob's address is its hash
+_FOREVER = "max-age=31536000, immutable"  # a blob's address is its hash
 
 
 class BlobResponse(web.FileResponse):
@@ -89,7 +89,8 @@ def serve_file(request: web.Request, bundle: Shelved, path: str) -> web.StreamRe
 def send(request: web.Request, path: Path, digest: str, kind: str, *, forever: bool = True) -> web.StreamResponse:
     """A file whose SHA-256 is `digest`, or what the request's conditions say instead."""
     etag = f'"sha256:{digest}"'
-    cache = _FOREVER if forever else "no-cache"
+    whose = "private" if "tenant" in request.match_info else "public"  # no cache on the way gives it to who shows no grant
+    cache = f"{whose}, {_FOREVER}" if forever else "no-cache"
     if (wanted := request.if_match) is not None and not _matches(wanted, etag):
         return problem(412, f"the file is {etag}, not what If-Match names")
     if (held := request.if_none_match) is not None and _matches(held, etag):

@@ -77,7 +77,8 @@ class Library:
                 self.shelves.believe_hub(desired.hub_key)
                 self._follow(desired)
         except (ValueError, BundleError) as error:
-            log.warning("%s is damaged (%s); the hub is asked again", self._path, error)
+            log.warning("%s is damaged (%s); no grant is believed until the hub answers again", self._path, error)
+            self.shelves.doubt_hub()  # which grants were taken back is not known any more
         shutil.rmtree(self._staging, ignore_errors=True)  # of an earlier process; nobody knows what was cut off where
 
     def patch_with(self, patches: Patches) -> None:
@@ -95,6 +96,7 @@ class Library:
         """
         parse_public(desired.hub_key.encode(), "the hub's key")
         with self._lock:
+            self._taken_back = _taken_back(desired)  # first, so that a full disk holds up no revocation
             write_text(self._path, desired.model_dump_json())
             self.shelves.believe_hub(desired.hub_key)
             for tenant in desired.tenants:
@@ -103,12 +105,16 @@ class Library:
             self.shelves.refresh()
 
     def _follow(self, desired: Desired) -> None:
-        found = {t.tenant: TakenBack(t.grants_from_s, t.revoked_devices, frozenset(t.revoked_grants)) for t in desired.tenants}
-        self._taken_back, self.desired = found, desired
+        self._taken_back, self.desired = _taken_back(desired), desired
 
     def taken_back(self, tenant: str) -> TakenBack:
         """Grants of a tenant that were taken back; known once a word of the hub's, since every request comes here."""
         return self._taken_back.get(tenant, _NONE)
+
+    def speaks_of(self, tenant: str) -> bool:
+        """Whether the hub's word speaks of a tenant. Of others it does not say which grants it took back either, so nobody is given
+        what still lies here of them."""
+        return self.desired is None or tenant in self._taken_back
 
     def wants(self) -> list[Want]:
         """What shall be held, the most urgent first. Computed once a word of the hub's: whoever asks for a version comes here."""
@@ -306,6 +312,10 @@ class Library:
             self.shelves.drop(tenant)
         if gone:
             self.shelves.refresh()
+
+
+def _taken_back(desired: Desired) -> dict[str, TakenBack]:
+    return {t.tenant: TakenBack(t.grants_from_s, t.revoked_devices, frozenset(t.revoked_grants)) for t in desired.tenants}
 
 
 def _trial(folder: Path, model: str) -> store.Trial | None:

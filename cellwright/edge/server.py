@@ -118,12 +118,12 @@ class Edge:
         self.guard = Guard(lambda: self.shelves.hub_key)
         self.tenants = Tenants(self.shelves, self.guard, self.uses, self._forecasting_of, self.patches)
         self.arrivals: Arrivals | None = None
-        self.agent = _agent(store, self.shelves, self.uses, hub, keeping, pace, energy=energy)
-        if self.agent is not None:
-            self.guard.taken_back = self.agent.library.taken_back
+        library = Library(self.shelves, self.uses, keeping or Keeping())  # without a hub, too: what one took back before stays so
+        self.guard.taken_back, self.tenants.placed = library.taken_back, library.speaks_of
+        self.agent = None if hub is None else _agent(store, library, hub, pace, energy=energy)
         if self.agent is not None:
             self.tenants.missing = self.agent.missing
-            self.agent.library.patch_with(self.patches)
+            library.patch_with(self.patches)
             accelerated = None if network is None else Acceleration(network)
             self.arrivals = Arrivals(self.guard, self.tenants, self.agent, accelerated)
         self.metrics, self.senders = Metrics(), Senders(self.limits.senders)
@@ -244,13 +244,8 @@ class Edge:
         return web.Response(text=self.metrics.text({k: (t, float(v)) for k, (t, v) in gauges.items()}), content_type="text/plain")
 
 
-def _agent(
-    store: Path, shelves: Shelves, uses: Uses, hub: Hub | None, keeping: Keeping | None, pace: Pace | None, *, energy: bool
-) -> Agent | None:
-    if hub is None:
-        return None
-    shelves.refresh()
-    library = Library(shelves, uses, keeping or Keeping())
+def _agent(store: Path, library: Library, hub: Hub, pace: Pace | None, *, energy: bool) -> Agent:
+    library.shelves.refresh()
     return Agent(hub, library, Outbox(store / "tenants" / "outbox.db"), pace, energy=energy)
 
 

@@ -90,6 +90,11 @@ class Shelves:
         """Verify grants with this key from the next `refresh` on."""
         write_bytes(self.folder / _HUB, pem.encode())
 
+    def doubt_hub(self) -> None:
+        """Believe no grant, until `believe_hub`."""
+        (self.folder / _HUB).unlink(missing_ok=True)
+        self.hub_key = None
+
     def believe(self, tenant: str, pems: Iterable[str]) -> None:
         """Make these the only keys of a tenant's shelf; the shelf is made as needed."""
         folder = self.place_of(tenant) / _KEYS / "trusted"

@@ -40,6 +40,7 @@ class Tenants:
         self._shelves, self._guard, self._uses, self._new, self._patches = shelves, guard, uses, forecasting, patches
         self._forecasting: dict[str, tuple[Shelf, Forecasting]] = {}
         self.missing: Missing = lambda tenant, model, version: False
+        self.placed: Callable[[str], bool] = lambda tenant: True  # whether anything of a tenant's shall be here
 
     def add_to(self, router: web.UrlDispatcher, prefix: str) -> None:
         """Serve under `<prefix>/tenants/{tenant}`."""
@@ -56,7 +57,7 @@ class Tenants:
 
     def held(self, tenant: str, model: str, version: str) -> bool:
         """Whether a version ("latest" too) is here and can be fetched."""
-        shelf = self._shelves.get(tenant)
+        shelf = self._shelf(tenant)
         try:
             return shelf is not None and bool(shelf.snapshot.find(model, version))
         except RequestError:
@@ -64,12 +65,19 @@ class Tenants:
 
     def bytes_of(self, tenant: str, model: str, version: str) -> int:
         """Size of a version that is here; 0: it is not."""
-        shelf = self._shelves.get(tenant)
+        shelf = self._shelf(tenant)
         try:
             found = shelf.snapshot.find(model, version) if shelf is not None else None
         except RequestError:
             return 0
         return 0 if found is None else found.manifest.bytes
+
+    def _shelf(self, tenant: str) -> Shelf | None:
+        return self._shelves.get(tenant) if self.placed(tenant) else None
+
+    def _drop_gone(self) -> None:
+        """Let go of what forecast from shelves that are no more, and their models with it."""
+        self._forecasting = {name: kept for name, kept in self._forecasting.items() if self._shelves.get(name) is kept[0]}
 
     def _downloadable(self, request: web.Request) -> Snapshot:
         """What a grant lets a request see; counts what is asked for."""
@@ -82,7 +90,7 @@ class Tenants:
 
     def _allowed(self, request: web.Request, tenant: str, model: str | None = None) -> Snapshot:
         grant = self._guard.tenant(request, tenant, model)
-        shelf = self._shelves.get(tenant)
+        shelf = self._shelf(tenant)
         now = shelf.snapshot if shelf is not None else Snapshot()
         return now if "*" in grant.models else now.only(lambda name: grant.allows(tenant, name))
 
@@ -108,11 +116,12 @@ class Tenants:
             raise RequestError(
                 403, "the grant is no leave to tell the truth; ask the hub for one with it (a token of scope truth)"
             )
-        shelf = self._shelves.get(tenant)
+        shelf = self._shelf(tenant)
         if shelf is None:
             raise RequestError(404, "nothing is served; there are: none")
         before = self._forecasting.get(tenant)
         if before is None or before[0] is not shelf:
+            self._drop_gone()
             before = self._forecasting[tenant] = (shelf, self._new(shelf))
             before[1].used = lambda manifest: self._uses.count(Key(tenant, manifest.name, manifest.version))
         try:

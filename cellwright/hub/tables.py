@@ -1,4 +1,4 @@
-"""The hub's tables as they are after the last migration. Documents are JSON of contract; times are seconds since 1970, UTC.
+"""The hub's tables as they are after the last migration. Documents are JSON of contract/; times are seconds since 1970, UTC.
 
 A column beside a document is there to be searched, or changed by itself.
 """
@@ -158,7 +158,7 @@ qos = sa.Table(
     sa.Column("received_s", sa.Double, nullable=False, server_default="0", index=True),  # last, by the hub's clock
     sa.Index("ix_qos_tenant_started", "tenant", "started_s"),
 )
-# how many reports there were that are not kept any more (reports.py)
+# how many reports there were that are not kept any more (retention.py)
 dropped = sa.Table(
     "dropped",
     schema,

@@ -113,7 +113,7 @@ def test_where_a_token_is_needed_nobody_else_tells_the_truth_of_the_workspaces_m
         in_thread(Edge(shelf, project.trust, port=0, truth_token="of the OSS")) as edge,
         httpx.Client(base_url=edge.url) as client,
     ):
-        for shown in ({}, {"Authorization": "Bearer of another"}):
+        for shown in ({}, {"Authorization": "Bearer of another"}, {"Authorization": b"Bearer \xff"}):
             assert client.post("/v1/forecast", json=project.request() | {"time": start}, headers=shown).status_code == 200
             time.sleep(0.15)
             refused = client.post("/v1/truth", json=truth, headers=shown)

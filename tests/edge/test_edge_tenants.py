@@ -1,5 +1,6 @@
 """Tenants' shelves: who may fetch what, and what others learn of it."""
 
+import shutil
 import time
 
 import httpx
@@ -66,6 +67,7 @@ def test_a_grant_opens_its_tenants_shelf(http):
     assert http.get(path, headers=grant()).content == b"guide" * 100
     part = http.get(path, headers={**grant(), "Range": "bytes=5-9"})
     assert (part.status_code, part.content) == (206, b"guide")
+    assert part.headers["cache-control"] == "private, max-age=31536000, immutable"
     assert http.get("/v1/bundles").json() == {"bundles": []}
 
 
@@ -149,3 +151,17 @@ def test_a_download_resumes_under_a_grant(http, tmp_path):
     had = Download(http, str(http.base_url)).blob(path, partial, blob, "guide", tmp_path / "whole")
     assert (had.received_bytes, had.resumed_bytes) == (300, 200)
     assert (tmp_path / "whole").read_bytes() == b"guide" * 100
+
+
+def test_a_tenant_that_is_gone_leaves_no_model_in_memory(shelves, project, tmp_path):
+    running = Edge(tmp_path / "store", project.trust, port=0, limits=Limits(poll_s=0.05, shutdown_s=2))
+    with in_thread(running) as edge, httpx.Client(base_url=edge.url) as client:
+        ask = {"json": project.request(), "headers": grant()}
+        assert client.post("/v1/tenants/acme/forecast", **ask).status_code == 200
+        shutil.rmtree(shelves.place_of("acme"))
+        until = time.monotonic() + 10
+        while client.post("/v1/tenants/acme/forecast", **ask).status_code != 404:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert client.post("/v1/tenants/zeta/forecast", json={}, headers=grant("zeta")).status_code == 404
+        assert list(running.tenants._forecasting) == ["zeta"]
