@@ -21,7 +21,7 @@ from cellwright.hub.client import HubClient
 from cellwright.hub.contract import GrantAsk, Location, MatchAsk, Requirements
 from cellwright.hub.geometry import distance_m
 from cellwright.hub.grant import read
-from cellwright.hub.refusals import TooMany
+from cellwright.hub.refusals import DiskFull, TooMany
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Finder:
         """The hub's last answer to the same, if it is away; what it refuses it has taken back. Raises `error` where there is none."""
         if self.memory is None or isinstance(error, TooMany):
             raise error
-        if isinstance(error, HubRefused):
+        if isinstance(error, HubRefused) and not isinstance(error, DiskFull):  # which says nothing of what was asked for
             self.memory.forget(asked)
             raise error
         last = self.memory.last(asked)

@@ -106,7 +106,7 @@ class OwnQuality:
         self._with, self._refused = url, None
         try:
             self._ask(url)
-        except CellwrightError as error:
+        except (CellwrightError, ValueError) as error:  # a name that cannot be one, too: the fetch goes on without
             self._refused = str(error)
 
     def _ask(self, url: str) -> None:

@@ -13,6 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,17 +81,22 @@ class Memory:
         """Keep an answer in place of the last one to the same question. Raises WorkspaceError: the disk is full."""
         kept = _Kept(question=question, kept_s=self._clock(), answer=answer)
         write_bytes(self._path(question), kept.model_dump_json().encode(), mode=0o600)
-        oldest = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)[:-_MOST]
-        for path in oldest:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another fetch of this device threw it away
+            for path in sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)[:-_MOST]:
+                path.unlink()
 
     def last(self, question: str) -> Remembered | None:
         """The last answer to this very question; None: there is none, or none that can be read."""
         path = self._path(question)
-        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
-            return None
         try:
+            if path.stat().st_size > _MOST_BYTES:
+                return None
             kept = _Kept.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.warning("the hub's last answer cannot be read: %s", error)
+            return None
         except ValidationError as error:
             log.warning("%s is no answer of a hub: %s", path, error.errors()[0]["msg"])
             return None

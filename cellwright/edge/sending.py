@@ -15,7 +15,7 @@ import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _LEAST_BYTES = 1 << 20  # what is shorter is sent before a thread has woken
 _PIECE_BYTES = 8 << 20  # after each a thread looks how fast the client is
@@ -59,8 +59,9 @@ class Senders:
                 try:
                     return await asyncio.shield(sending)
                 except asyncio.CancelledError:
-                    line.shutdown(socket.SHUT_RDWR)  # wakes the thread, which must not outlive the descriptors
-                    await asyncio.wait([sending])
+                    with suppress(OSError):  # the client may be gone already
+                        line.shutdown(socket.SHUT_RDWR)  # wakes the thread
+                    await _over(sending)
                     raise
         finally:
             self.busy -= 1
@@ -115,12 +116,21 @@ async def _by_loop(line: socket.socket, file: int, offset: int, count: int) -> N
     """Whenever there is room."""
     while count:
         try:
-            part = os.sendfile(line.fileno(), file, offset, count)
+            part = os.sendfile(line.fileno(), file, offset, min(_PIECE_BYTES, count))
         except BlockingIOError:
             await _room(line)
             continue
         _check(part)
         offset, count = offset + part, count - part
+        if count:
+            await asyncio.sleep(0)  # a client that always has room is not the only one
+
+
+async def _over(sending: asyncio.Future[int]) -> None:
+    """Wait for a thread, however often that is cancelled: its descriptors must not become others' while it sends."""
+    while not sending.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([sending])
 
 
 async def _room(line: socket.socket) -> None:

@@ -12,6 +12,7 @@ from cellwright.edge.remembered import Memory
 from cellwright.errors import HubError, HubRefused
 from cellwright.hub import contract as c
 from cellwright.hub.client import HubClient
+from cellwright.hub.refusals import DiskFull
 
 CONTENT = noise(300_000)
 
@@ -130,3 +131,26 @@ def test_an_answer_that_was_damaged_is_none(way, device):
     away(line, client)
     with pytest.raises(HubError, match="cannot reach a hub"):
         device.get(client, WANTED)
+
+
+def test_an_answer_that_may_not_be_read_is_none(way, device, caplog):
+    line, _, client = way
+    device.get(client, WANTED)
+    (kept,) = (device.folder / "asked").iterdir()
+    kept.unlink()
+    kept.mkdir()
+    away(line, client)
+    with pytest.raises(HubError, match="cannot reach a hub"):
+        device.get(client, WANTED)
+    assert "the hub's last answer cannot be read" in caplog.text
+
+
+def test_a_hub_whose_disk_is_full_has_taken_nothing_back(way, device, monkeypatch):
+    _, _, client = way
+    device.get(client, WANTED)
+
+    def full(ask):
+        raise DiskFull("the hub has no room left")
+
+    monkeypatch.setattr(client, "match", full)
+    assert device.get(client, WANTED).match_age_s is not None

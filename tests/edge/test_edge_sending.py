@@ -1,5 +1,6 @@
 """Files to fast clients by threads, to slow ones by the event loop; nobody's thread is held up, and every byte is right."""
 
+import asyncio
 import hashlib
 import os
 import socket
@@ -15,6 +16,7 @@ from cellwright.bundle import store
 from cellwright.bundle.keys import key_id
 from cellwright.bundle.layout import About
 from cellwright.bundle.wrap import wrap
+from cellwright.edge.sending import _over
 from cellwright.edge.serve import in_thread
 from cellwright.edge.server import Edge, Limits
 
@@ -125,3 +127,22 @@ def test_a_server_stops_beside_a_client_that_reads_nothing(served):
         later.enter_context(asking(edge, served[2]))
         until(lambda: edge.senders.busy == 1)
     assert threading.active_count() <= threads
+
+
+def test_a_thread_is_waited_for_however_often_that_is_cancelled():
+    """Else it would go on to send on a descriptor that is another client's by then."""
+
+    async def cancelled_twice():
+        gate = threading.Event()
+        sending = asyncio.get_running_loop().run_in_executor(None, gate.wait)
+        over = asyncio.ensure_future(_over(sending))
+        for _ in range(2):
+            await asyncio.sleep(0.01)
+            over.cancel()
+        await asyncio.sleep(0.01)
+        assert not over.done()
+        gate.set()
+        await over
+        assert sending.done()
+
+    asyncio.run(cancelled_twice())
