@@ -1,4 +1,4 @@
-"""Who may tell the truth of the workspace's own models, where not everybody who reaches the edge may."""
+"""Who shows a token that the edge was told: to tell the truth of the workspace's own models, to read its metrics."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from aiohttp import hdrs, web
 _SCHEME = "bearer "
 
 
-class Teller:
-    """Whoever shows a token; kept as its hash."""
+class Bearer:
+    """Whoever shows a token (Authorization: Bearer …); kept as its hash."""
 
     def __init__(self, token: str) -> None:
         self._sha256 = hashlib.sha256(token.encode()).digest()

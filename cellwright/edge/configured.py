@@ -49,6 +49,7 @@ def serve_as(params: EdgeParams, ws: Workspace, on_ready: Callable[[Edge], None]
         behind_nginx=p.behind_nginx,
         access_log=p.access_log,
         truth_token=None if p.truth_token_file is None else read_token(ws.root / p.truth_token_file),
+        metrics_token=None if p.metrics_token_file is None else read_token(ws.root / p.metrics_token_file),
         on_ready=on_ready,
     )
 

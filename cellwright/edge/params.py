@@ -30,6 +30,10 @@ class EdgeParams(Section):
     truth_token_file: str | None = Field(
         None, description="file with the token of who may tell the truth of a version on trial; null: whoever reaches the edge"
     )
+    metrics_token_file: str | None = Field(
+        None,
+        description="file with the token of who may read /metrics and what is held; null: all, on this machine alone if it has a hub",
+    )
     senders: Count = Field(64, description="threads that send files to fast clients; beyond, the event loop sends them")
     body_bytes: Count = Field(4 * 1024**2, description="largest body of a request, bytes")
     look_s: Positive = Field(1, description="how often the published folder is looked at, seconds")

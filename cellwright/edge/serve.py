@@ -39,6 +39,7 @@ def serve(
     patience: Patience | None = None,
     network: NetworkAccess | None = None,
     truth_token: str | None = None,
+    metrics_token: str | None = None,
     on_ready: Callable[[Edge], None] | None = None,
 ) -> None:
     """Serve what is published until SIGINT or SIGTERM; running requests are finished first.
@@ -68,6 +69,7 @@ def serve(
         patience=patience,
         network=network,
         truth_token=truth_token,
+        metrics_token=metrics_token,
     )
     if access_log:
         to_stdout()

@@ -32,7 +32,7 @@ from cellwright.edge.acceleration import Acceleration, NetworkAccess
 from cellwright.edge.access_log import ACCESS
 from cellwright.edge.agent import Agent, Hub, Pace
 from cellwright.edge.arrivals import Arrivals
-from cellwright.edge.believing import Teller
+from cellwright.edge.believing import Bearer
 from cellwright.edge.connections import Patience, Site
 from cellwright.edge.downloads import Downloads
 from cellwright.edge.files import ACCEL, SENDERS, set_headers
@@ -43,6 +43,7 @@ from cellwright.edge.metrics import METRICS, Metrics, Recorder
 from cellwright.edge.outbox import Outbox
 from cellwright.edge.patches import OWN, Patches
 from cellwright.edge.predictor import Precision
+from cellwright.edge.request import RequestError
 from cellwright.edge.sending import Senders
 from cellwright.edge.shelf import Shelf
 from cellwright.edge.shelves import Shelves
@@ -91,10 +92,12 @@ class Edge:
         patience: Patience | None = None,
         access_log: bool = False,
         truth_token: str | None = None,
+        metrics_token: str | None = None,
     ) -> None:
         """Port 0 takes any free one. `hub`: whom to ask what to hold for tenants; None: only what the workspace publishes is served.
 
-        `truth_token`: who shows it may tell the truth of the workspace's models; None: whoever asks.
+        `truth_token`: who shows it may tell the truth of the workspace's models; None: whoever asks. `metrics_token`: who shows it may
+        read metrics and what is held; None: whoever asks, but nobody where others reach an edge of tenants, who would count each other.
 
         Raises:
             WrongUse: an address that others can reach, without TLS and without `insecure`.
@@ -107,13 +110,15 @@ class Edge:
         self.host, self.port, self._tls = host, port, tls
         self.limits = limits or Limits()
         self._store, self._accel, self._access = store, behind_nginx, access_log
+        self._reader = None if metrics_token is None else Bearer(metrics_token)
+        self._closed = hub is not None and (host not in _LOOPBACK or behind_nginx)  # tenants may be among those who reach it
         self._patience = patience or Patience()
         if behind_nginx:  # which counts and times its own clients; here all have its address
             self._patience = replace(self._patience, most_per_client=0)
         self.shelf = Shelf(store, trust, precision=precision)
         self.shelves, self.uses = Shelves(store, precision=precision), Uses()
         self.slots = Slots((self.limits.workers or os.cpu_count() or 1), self.limits.queue)
-        self.forecasting = self._forecasting_of(self.shelf, None if truth_token is None else Teller(truth_token))
+        self.forecasting = self._forecasting_of(self.shelf, None if truth_token is None else Bearer(truth_token))
         self.patches = Patches(store)
         self.guard = Guard(lambda: self.shelves.hub_key)
         self.tenants = Tenants(self.shelves, self.guard, self.uses, self._forecasting_of, self.patches)
@@ -173,7 +178,7 @@ class Edge:
             self.patches.consider(OWN, self.shelf.snapshot)
         self.shelves.refresh()
 
-    def _forecasting_of(self, shelf: Shelf, believes: Teller | None = None) -> Forecasting:
+    def _forecasting_of(self, shelf: Shelf, believes: Bearer | None = None) -> Forecasting:
         return Forecasting(shelf, self.slots, self.limits.body_bytes, self.limits.batch_s, believes)
 
     def _app(self) -> web.Application:
@@ -214,8 +219,8 @@ class Edge:
 
     async def _ready(self, request: web.Request) -> web.Response:
         now = self.shelf.snapshot
-        told = self._told()
-        if now.predictors or (told and told["hub_revision"] is not None):
+        told = self._told(whole=self._may_read(request))
+        if now.predictors or (told and told["hub_heard"]):
             return web.json_response({"status": "ready", "serving": dict(now.latest), "refused": dict(now.refused)} | told)
         if told:
             return problems.problem(503, "the hub has not said yet what this edge shall hold")
@@ -224,16 +229,27 @@ class Edge:
             503, f"no bundle can be served ({why})" if why else "nothing is published yet; run the publish step"
         )
 
-    def _told(self) -> dict[str, Any]:
-        """What everybody may know of the agent: no names of tenants or models."""
+    def _told(self, *, whole: bool) -> dict[str, Any]:
+        """What is told of the agent: no names of tenants or models, and to everybody nothing that changes when one publishes."""
         if self.agent is None:
             return {}
         desired, held = self.agent.library.desired, self.agent.library.held()
+        told = {"hub_heard": desired is not None, "problems": self.agent.problems(public=True)}
+        if not whole:
+            return told
         of_tenants = {"versions_held": len(held), "versions_lacking": len(self.agent.library.lacking())}
-        revision = None if desired is None else desired.revision
-        return {"hub_revision": revision, "problems": self.agent.problems(public=True)} | of_tenants
+        return told | {"hub_revision": None if desired is None else desired.revision} | of_tenants
+
+    def _may_read(self, request: web.Request) -> bool:
+        return not self._closed if self._reader is None else self._reader(request)
 
     async def _metrics(self, request: web.Request) -> web.Response:
+        if not self._may_read(request):
+            raise RequestError(
+                403 if self._reader is None else 401,
+                "metrics are for who shows the token in edge.metrics_token_file (Authorization: Bearer …)"
+                + ("" if self._reader else "; none is set, and tenants could count each other's requests"),
+            )
         now = self.shelf.snapshot
         gauges = {
             "cellwright_edge_bundles": ("Bundles that verified and are served.", sum(map(len, now.bundles.values()))),

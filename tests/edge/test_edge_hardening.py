@@ -11,6 +11,7 @@ from edge_cloud import LOADED, edge_of, leave, publish, served, until
 
 from cellwright.bundle import store
 from cellwright.edge import arrivals, hearing
+from cellwright.edge.agent import Hub
 from cellwright.edge.download import Download
 from cellwright.edge.evidence import Evidence
 from cellwright.edge.outbox import Outbox, Report
@@ -123,6 +124,21 @@ def test_where_a_token_is_needed_nobody_else_tells_the_truth_of_the_workspaces_m
         time.sleep(0.15)
         truth["times"] = [start + STEP_MS]
         assert client.post("/v1/truth", json=truth, headers=oss).json()["settled"] == 1
+
+
+@pytest.mark.parametrize(("token", "refused"), [(None, 403), ("of the operator", 401)])
+def test_where_tenants_reach_an_edge_its_metrics_are_the_operators(shelf, project, token, refused):
+    away = Hub("http://127.0.0.1:9", "token", "east", c.Location(longitude=2.0, latitude=48.0))
+    edge = Edge(shelf, project.trust, port=0, hub=away, behind_nginx=True, metrics_token=token)
+    with in_thread(edge), httpx.Client(base_url=edge.url) as client:
+        answer = client.get("/metrics", headers={"Authorization": "Bearer of a tenant"})
+        assert (answer.status_code, "metrics_token_file" in answer.json()["detail"]) == (refused, True)
+        public = client.get("/readyz").json()
+        assert (public["hub_heard"], public.keys() & {"versions_held", "hub_revision"}) == (False, set())
+        if token:
+            shown = {"Authorization": f"Bearer {token}"}
+            assert "cellwright_edge_bundles 1" in client.get("/metrics", headers=shown).text
+            assert client.get("/readyz", headers=shown).json()["versions_held"] == 0
 
 
 def test_truth_and_evidence_of_a_tenants_model_need_a_grant_for_it(operator_cloud, project, another):
