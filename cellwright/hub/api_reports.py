@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 
 from cellwright.errors import HubRefused
 from cellwright.hub import contract as c
-from cellwright.hub.access import Auditor, Granted, Matcher, Operator, Reader, Reporter, TheHub, Writer
+from cellwright.hub.access import Auditor, Matcher, Operator, Reader, Reporter, TheHub, Writer
 
 router = APIRouter(prefix="/v1")
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -20,7 +20,7 @@ def match(hub: TheHub, who: Matcher, ask: c.MatchAsk) -> c.MatchAnswer:
 
 
 @router.post("/grants", tags=["matching"], summary="Leave for a device to fetch this tenant's models")
-def grant(hub: TheHub, who: Granted, ask: c.GrantAsk) -> c.GrantAnswer:
+def grant(hub: TheHub, who: Matcher, ask: c.GrantAsk) -> c.GrantAnswer:
     return hub.grant(who, ask)
 
 

@@ -119,7 +119,7 @@ class Matching(Edges, Tenants, Core):
         """
         if ask.truth and not who.operator and "truth" not in who.scopes:
             raise NotAllowed(
-                "a grant with leave to tell the truth needs a token of scope truth; leave 'truth' out, or show another"
+                "a grant with leave to tell the truth needs a token of scopes device and truth; leave 'truth' out, or show another"
             )
         text, claims = issue(
             self.key,

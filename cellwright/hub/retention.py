@@ -86,6 +86,8 @@ def housekeeping(hub: Retention, every_s: float = EVERY_S) -> Iterator[None]:
                 hub.prune(stop)
             except CellwrightError as error:
                 log.warning("old reports were not thrown away: %s; tried again in %g s", error, every_s)
+            except sa.exc.SQLAlchemyError:  # no fault of the database's that has an advice; the next look may find it gone
+                log.exception("old reports were not thrown away; tried again in %g s", every_s)
             if stop.wait(every_s):
                 return
 

@@ -28,13 +28,14 @@ class Revoking(Core):
 
         Devices ask for another and get one, unless their tokens were revoked before. Returns since when. Raises NotFound.
         """
-        now, t, r = self.clock(), tables.tenants, tables.revocations
+        t, r = tables.tenants, tables.revocations
         with self.changing() as connection:
             tenant_exists(connection, tenant)
-            connection.execute(sa.update(t).where(t.c.name == tenant).values(grants_from_s=now))
-            connection.execute(sa.delete(r).where(r.c.tenant == tenant))  # these are among all
+            from_s = _latest(connection, self.clock(), t.c.grants_from_s, t.c.name == tenant)
+            connection.execute(sa.update(t).where(t.c.name == tenant).values(grants_from_s=from_s))
+            connection.execute(sa.delete(r).where(r.c.tenant == tenant, r.c.from_s <= from_s))  # these are among all
             self.note(connection, who, "grants revoke", tenant)
-        return now
+        return from_s
 
     def revoke_grant(self, who: Who, grant: str) -> Revocation:
         """Take one grant of the asking tenant back, by its id; whether there ever was one of that id, the hub does not know.
@@ -57,12 +58,14 @@ class Revoking(Core):
             return tuple(Revocation(**{key: row[key] for key in Revocation.model_fields}) for row in found)
 
     def _take_back(self, who: Who, kind: Literal["grant", "device"], name: str) -> Revocation:
-        now = self.clock()
-        found = Revocation(kind=kind, name=name, from_s=now, until_s=now + LONGEST_LIFE_S + LEEWAY_S)
+        now, t = self.clock(), tables.revocations
         keys = {"tenant": who.tenant, "kind": kind, "name": name}
         with self.changing() as connection:
             forget_expired(connection, now)
             _refuse_more(connection, keys)
+            same = (t.c.tenant == who.tenant, t.c.kind == kind, t.c.name == name)
+            from_s = _latest(connection, now, t.c.from_s, *same)
+            found = Revocation(kind=kind, name=name, from_s=from_s, until_s=from_s + LONGEST_LIFE_S + LEEWAY_S)
             upsert(connection, tables.revocations, keys, {"from_s": found.from_s, "until_s": found.until_s})
             self.note(connection, who, "grants revoke", f"{kind} {name}")
         return found
@@ -72,6 +75,11 @@ def forget_expired(connection: sa.Connection, now_s: float) -> int:
     """Drop names whose grants have all expired; returns how many."""
     t = tables.revocations
     return connection.execute(sa.delete(t).where(t.c.until_s <= now_s)).rowcount
+
+
+def _latest(connection: sa.Connection, now_s: float, kept: sa.Column[float], *where: sa.ColumnElement[bool]) -> float:
+    """Now, or the later time that is kept: where the clock stepped back, what was taken back stays taken back."""
+    return max(now_s, connection.execute(sa.select(kept).where(*where)).scalar_one_or_none() or 0.0)
 
 
 def _refuse_more(connection: sa.Connection, keys: dict[str, str]) -> None:

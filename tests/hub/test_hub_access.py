@@ -70,7 +70,7 @@ DOORS = {
 }
 
 
-ALLIES = {"POST /v1/match": {"models:read"}, "POST /v1/grants": {"models:read", "truth"}, "POST /v1/fetches": {"device"}}
+ALLIES = {"POST /v1/match": {"models:read"}, "POST /v1/grants": {"models:read"}, "POST /v1/fetches": {"device"}}
 ALLIES |= {"GET /v1/models/m/versions/1.0.0/files/index.json": {"models:write", "publish"}}
 
 
@@ -93,9 +93,12 @@ def test_every_door_needs_its_scope(clients):
 
 
 def test_leave_to_tell_the_truth_takes_a_token_for_that(clients):
-    with pytest.raises(NotAllowed, match="scope truth"):
+    with pytest.raises(NotAllowed, match="scopes device and truth"):
         clients("company-a", "device", "models:read").grant(c.GrantAsk(device="ue", truth=True))
-    source = clients("company-a", "truth").grant(c.GrantAsk(device="oss", truth=True)).grant
+    for asked in (c.GrantAsk(device="oss", truth=True), c.GrantAsk(device="oss")):  # a grant lets models be fetched, too
+        with pytest.raises(NotAllowed, match="scope device or models:read, this one has truth"):
+            clients("company-a", "truth").grant(asked)
+    source = clients("company-a", "device", "truth").grant(c.GrantAsk(device="oss", truth=True)).grant
     assert read(source).truth
     assert clients("operator", "operator").grant(c.GrantAsk(device="oss", truth=True)).grant
     plain = clients("company-a", "device").grant(c.GrantAsk(device="ue")).grant

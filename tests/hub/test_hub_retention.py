@@ -103,11 +103,28 @@ def test_the_service_prunes_by_itself(tmp_path):
         now = time.time()
         hub.clock = lambda: now + 2 * DAY
         with housekeeping(hub, every_s=0.01):
-            deadline = time.monotonic() + 20
-            while rows(hub):
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            waited_for(lambda: not rows(hub))
     assert not [thread for thread in threading.enumerate() if thread.name == "housekeeping"]
+
+
+def test_a_fault_of_the_database_does_not_end_it(hub, company, dated, caplog):
+    company.report([fetch(1)])
+    dated(NOW + 200 * DAY)
+    with hub.store.write() as connection:
+        connection.exec_driver_sql("CREATE TRIGGER keep BEFORE DELETE ON fetches BEGIN SELECT RAISE(ABORT, 'kept'); END")
+    with housekeeping(hub, every_s=0.01):
+        waited_for(lambda: caplog.text.count("IntegrityError") > 1)
+        with hub.store.write() as connection:
+            connection.exec_driver_sql("DROP TRIGGER keep")
+        waited_for(lambda: not rows(hub))
+    assert "tried again in 0.01 s" in caplog.text
+
+
+def waited_for(true, most_s=20):
+    deadline = time.monotonic() + most_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def rows(hub):

@@ -71,6 +71,30 @@ def test_names_drop_out_when_every_grant_of_theirs_has_expired(hub, company, sto
     assert east.desired("east").tenants[0].revoked_devices == {}
 
 
+def test_a_clock_that_steps_back_gives_nothing_back(hub, company, store, edge):
+    east = placed(company, store, edge)
+    since = company.revoke_grants()
+    hub.clock = lambda: since + 1000
+    assert company.revoke_grants() == since + 1000
+    hub.clock = lambda: since + 2000
+    device = company.revoke_device("ue-7")
+    hub.clock = lambda: since + 500
+    assert (company.revoke_grants(), company.revoke_device("ue-7")) == (since + 1000, device)
+    (told,) = east.desired("east").tenants
+    assert (told.grants_from_s, told.revoked_devices) == (since + 1000, {"ue-7": since + 2000})
+
+
+def test_all_that_is_taken_back_by_a_clock_that_stepped_back_leaves_later_names(hub, company, store, edge):
+    east = placed(company, store, edge)
+    since = company.revoke_grants()
+    hub.clock = lambda: since + 1000
+    later = company.revoke_device("ue-7")
+    hub.clock = lambda: since + 500
+    assert company.revoke_grants() == since + 500
+    assert company.revocations() == (later,)  # the device's grants of the time between are not among all
+    assert east.desired("east").tenants[0].revoked_devices == {"ue-7": since + 1000}
+
+
 def test_a_deleted_tenants_names_go_with_it(hub, clients, operator):
     clients("company-x").revoke_device("ue")
     operator.delete_tenant("company-x")

@@ -136,7 +136,7 @@ class GrantAsk(Wire):
     device: ShortName
     models: Annotated[tuple[ModelName | Literal["*"], ...], Field(min_length=1, max_length=64)] = ("*",)
     lifetime_s: Annotated[float, Field(strict=True, ge=1, le=86_400)] = 3_600
-    truth: Flag = False  # also leave to tell edges what was measured, which rollouts are judged by; needs a token of scope truth
+    truth: Flag = False  # also leave to tell edges what was measured, which rollouts are judged by; needs the scope truth too
 
 
 class GrantAnswer(Told):
