@@ -120,7 +120,7 @@ def test_a_hub_killed_within_an_upload_goes_on_with_it(tmp_path, token, file):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(100))
 def test_a_hub_killed_again_and_again_within_an_upload(tmp_path, token, file, seed):
     rng = random.Random(seed)
     for _ in range(5):
@@ -136,7 +136,7 @@ def publish_for_ever(client: HubClient) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(100))
 def test_a_hub_killed_within_publications_tells_edges_all_of_one_or_nothing(tmp_path, token, seed):
     rng = random.Random(seed)
     with open_hub(tmp_path / "hub") as hub:
