@@ -18,6 +18,7 @@ from cellwright.hub.contract import Location
 from cellwright.workspace import Workspace
 
 _POLICIES = "cellwright.edge.eviction"
+_EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 (known here to be nobody's address)
 
 
 def serve_as(params: EdgeParams, ws: Workspace, on_ready: Callable[[Edge], None] | None = None) -> None:
@@ -70,6 +71,8 @@ def read_token(path: Path) -> str:
         found = path.read_text().strip()
     except OSError as error:
         raise WrongUse(f"cannot read the token in {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise WrongUse(f"{path} holds no text; expected a token") from None
     if not found:
         raise WrongUse(f"{path} is empty; expected a token")
     return found
@@ -90,6 +93,11 @@ def _network(p: EdgeParams, ws: Workspace) -> NetworkAccess | None:
         return None
     if p.network_token_file is None:
         raise WrongUse("a network needs --network-token-file (edge.network_token_file)")
+    if not p.network_address and p.host in _EVERYWHERE:
+        raise WrongUse(
+            f"an edge that listens on all addresses ({p.host}) does not know which one the network sees; "
+            "give it: --network-address (edge.network_address)"
+        )
     token = read_token(ws.root / p.network_token_file)
     return NetworkAccess(p.network, token, p.network_address or p.host, p.port, ws.qos_journal)
 

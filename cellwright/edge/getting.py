@@ -165,21 +165,21 @@ class Getting:
         if self.finder.closest is None or len(route.stops) < 2:
             yield
             return
-        ended = threading.Event()
+        ended, moving = threading.Event(), threading.Lock()
 
         def follow() -> None:
             while not ended.wait(_FOLLOW_S):
                 stops, note = self.finder.ordered(route.stops)
-                if note is None:
-                    route.move(stops)
+                with moving:
+                    if note is None and not ended.is_set():
+                        route.move(stops)
 
-        thread = threading.Thread(target=follow, name="closest-edge", daemon=True)
-        thread.start()
+        threading.Thread(target=follow, name="closest-edge", daemon=True).start()
         try:
             yield
-        finally:
-            ended.set()
-            thread.join()
+        finally:  # a look-up that runs is not waited for: it moves nothing any more
+            with moving:
+                ended.set()
 
     def _arrival(self, ongoing: Ongoing) -> Arrival:
         found = ongoing.found

@@ -40,7 +40,7 @@ _NONE = TakenBack()
 class Keeping:
     """How much an edge keeps, and for how long."""
 
-    disk_bytes: int = 20 * 1024**3  # budget of all tenants' versions and patches
+    disk_bytes: int = 20 * 10**9  # budget of all tenants' versions and patches
     policy: str = "popularity"  # of eviction
     linger_s: float = 30.0  # a version that is not wanted any more goes once nobody has used it for so long
 

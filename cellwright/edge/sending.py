@@ -12,6 +12,7 @@ import asyncio
 import os
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +23,10 @@ _PIECE_BYTES = 8 << 20  # after each a thread looks how fast the client is
 _SLOW_BYTES_S = 12.5e6  # 100 Mbit/s: no client that is slower holds a thread
 _WAIT_S = 0.1  # nor one that takes nothing for so long
 _UNSENT_BYTES = 128 << 10
-_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # Linux; Python names it from 3.12 on
 _UNLIMITED = 0
-_CORK = getattr(socket, "TCP_CORK", 3)  # Linux
+_CORK = getattr(socket, "TCP_CORK", None)  # Linux; None: this system has no such option, and does without
+# Python names it from 3.12 on; its number is Linux's, another system's is another
+_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None)
 
 
 class Senders:
@@ -82,18 +84,23 @@ def _blocking(transport: asyncio.Transport, line: socket.socket) -> Iterator[Non
     """The socket blocks, and the event loop does not touch it."""
     reading = transport.is_reading()
     transport.pause_reading()
-    line.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
-    line.setsockopt(socket.IPPROTO_TCP, _LOWAT, _UNSENT_BYTES)
+    _set(line, _CORK, 1)
+    _set(line, _LOWAT, _UNSENT_BYTES)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, int(_WAIT_S * 1e6)))
     os.set_blocking(line.fileno(), True)
     try:
         yield
     finally:
         os.set_blocking(line.fileno(), False)
-        line.setsockopt(socket.IPPROTO_TCP, _LOWAT, _UNLIMITED)
-        line.setsockopt(socket.IPPROTO_TCP, _CORK, 0)
+        _set(line, _LOWAT, _UNLIMITED)
+        _set(line, _CORK, 0)
         if reading and not transport.is_closing():
             transport.resume_reading()
+
+
+def _set(line: socket.socket, option: int | None, value: int) -> None:
+    if option is not None:
+        line.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _sent(line: int, file: int, offset: int, count: int) -> int:

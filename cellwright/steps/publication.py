@@ -57,18 +57,24 @@ def alone(params: Params, ws: Workspace, wait_s: float = _WAIT_S) -> Iterator[Ca
     Yields what lets others in before the block ends: a rollout takes its time, and keeps others out of what it changes by itself.
 
     Raises:
-        WorkspaceError: another publishes it, and is not done in time.
+        WorkspaceError: another publishes it, and is not done in time; or its lock cannot be written.
     """
     name = store.bundle_name(_model_name(params, ws))
-    ws.rollouts.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(ws.rollouts / f"{name}.publication.lock", timeout=wait_s)
+    path = ws.rollouts / f"{name}.publication.lock"
+    lock = FileLock(path, timeout=wait_s)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise WorkspaceError(
             f"another run is publishing {name} and was not done within {wait_s:g} s; nothing of this one is published yet: start it "
             "again when the other is done, it goes on where it ended"
         ) from None
+    except OSError as error:
+        raise WorkspaceError(
+            f"cannot write {path} ({error.strerror}), which keeps other publishers out; nothing of this run is published yet: make it "
+            "and its folder writable, and start it again"
+        ) from error
     try:
         yield lock.release
     finally:

@@ -9,7 +9,10 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from cellwright.edge.configured import serve_as
+from cellwright.edge.params import EdgeParams
 from cellwright.errors import ParamsError, UnknownName, WrongUse
+from cellwright.workspace import Workspace
 from flows.cli import app
 
 
@@ -42,6 +45,17 @@ def test_what_is_missing_beside_a_hub_is_said(run, tmp_path):
         run("serve", *whole, "--location", "2,48", "--eviction", "popular")
     with pytest.raises(WrongUse, match="--network-token-file"):
         run("serve", "--network", "http://127.0.0.1:9")
+    token.write_bytes(bytes(range(256)))
+    with pytest.raises(WrongUse, match="holds no text; expected a token"):
+        run("serve", *whole, "--location", "2,48")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_an_edge_on_all_addresses_says_which_one_the_network_sees(tmp_path, host):
+    (tmp_path / "token").write_text("t")
+    given = {"host": host, "network": "http://127.0.0.1:9", "network_token_file": "token"}
+    with pytest.raises(WrongUse, match=r"edge\.network_address"):
+        serve_as(EdgeParams(**given, insecure=True), Workspace(tmp_path))
 
 
 def test_the_configuration_of_nginx_names_the_store(run, tmp_path):

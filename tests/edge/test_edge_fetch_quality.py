@@ -1,14 +1,19 @@
 """Patches and quality of service while a device fetches: used where they help, never in the way, and told as they were."""
 
 import socket
+import threading
 
 import pytest
 from fetch_parts import WANTED, Line, cloud_of, noise, until
 
 from cellwright.bundle import store
+from cellwright.edge import getting
 from cellwright.edge.contract import PATCHES
+from cellwright.edge.finding import Finder
 from cellwright.edge.quality import Network
+from cellwright.edge.route import Route, Stop
 from cellwright.errors import WrongUse
+from cellwright.hub.client import HubClient
 from cellwright.qos.forms import Device as Identifiers
 from cellwright.qos.simulator import network as simulated
 from cellwright.qos.simulator.options import Behaviour, NetworkOptions, Terminal
@@ -197,6 +202,28 @@ def test_a_network_that_never_answers_does_not_stop_the_transfer(cloud, tmp_path
         fetched = device.get(cloud.acme, WANTED, deadline_s=1, qos="device", network=access)
     assert (fetched.qos.state, fetched.qos_held_s) in {("requested", 0), ("denied", 0)}
     assert active(device) == FIRST
+
+
+def test_a_look_up_of_the_closest_edge_is_not_waited_for_at_the_end_and_moves_nothing_then(monkeypatch):
+    monkeypatch.setattr(getting, "_FOLLOW_S", 0.0)
+    asked, told, looking = threading.Event(), threading.Event(), []
+
+    def closest():
+        looking.append(threading.current_thread())
+        asked.set()
+        told.wait(30)
+        return "zone-west"
+
+    route = Route([Stop("http://127.0.0.1:9", "east", "zone-east"), Stop("http://127.0.0.1:8", "west", "zone-west")])
+    fetch = getting.Getting(Finder(HubClient("http://127.0.0.1:7", "t"), "ue-1", closest), WANTED, lambda found: None)
+    with fetch._following(route):
+        assert asked.wait(30)
+    assert looking[0].is_alive()
+    told.set()
+    looking[0].join(30)
+    assert not looking[0].is_alive()
+    assert not route._take_move()
+    assert len(looking) == 1
 
 
 def test_what_a_patch_brings_is_what_is_asked_for(cloud, network, tmp_path):

@@ -21,6 +21,17 @@ def test_a_second_publisher_is_told_and_another_models_is_not_kept_waiting(tmp_p
         pass
 
 
+def test_a_lock_that_cannot_be_written_is_said(tmp_path):
+    ws = Workspace(tmp_path)
+    lock = ws.rollouts / "town--traffic--h6-3.publication.lock"
+    lock.mkdir(parents=True)
+    with pytest.raises(WorkspaceError, match=f"cannot write {lock} .* make it and its folder writable"), alone(PARAMS, ws):
+        pytest.fail("without a lock")
+    lock.rmdir()
+    with alone(PARAMS, ws):
+        pass
+
+
 def test_a_second_publisher_goes_on_when_the_first_is_done_or_lets_it(tmp_path):
     ws, entered = Workspace(tmp_path), []
 
