@@ -1,6 +1,7 @@
 """Connections of clients that are slow on purpose (slow loris) or too many.
 
-head        must be whole `head_s` after its first byte, and the first one after the connection was made; else 408 and the end
+head        must be whole `head_s` after its first byte (one begun behind a whole request: `idle_s`), and the first one after the
+            connection was made; else 408 and the end
 body        has a time of its own where one is read (bodies.py, forecasting.py)
 answer      a client that takes nothing for `silence_s` is cut off by the kernel (TCP_USER_TIMEOUT), during sendfile too
 idle        a kept connection is closed after `idle_s`
@@ -16,11 +17,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from aiohttp import web
-from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
 _TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
-_HEAD_END = b"\r\n\r\n"
 _REFUSAL = "HTTP/1.1 {status}\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -66,13 +65,12 @@ class Connections:
 class _Patient(RequestHandler):
     """aiohttp's own protocol, with a deadline for each request's head."""
 
-    __slots__ = ("_all", "_begun", "_client", "_counted", "_deadline")
+    __slots__ = ("_all", "_client", "_counted", "_deadline")
 
     def __init__(self, connections: Connections, *, loop: asyncio.AbstractEventLoop, **how: Any) -> None:
         super().__init__(connections.server, loop=loop, **how)
         self._all, self._client, self._counted = connections, "", False
         self._deadline: asyncio.TimerHandle | None = None
-        self._begun = False  # a part of the next head came while the request before it was not answered yet
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._client = str((transport.get_extra_info("peername") or ("",))[0])
@@ -89,26 +87,13 @@ class _Patient(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if not self._counted:
             return
-        requests = self._request_count
         super().data_received(data)
         if not self._busy:
             if self._deadline is None:
                 self._expect_head()
-            return
-        self._begun = self._begins_another(data, self._request_count > requests)
-        if self._deadline is not None:
+        elif self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """Answer; the head that has begun meanwhile has its deadline from here on."""
-        answered = await super().finish_response(request, resp, start_time)
-        if self._begun and resp.keep_alive and not self._messages and self._deadline is None and self.transport is not None:
-            self._begun = False
-            self._expect_head()
-        return answered
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._deadline is not None:
@@ -122,14 +107,6 @@ class _Patient(RequestHandler):
     def _busy(self) -> bool:
         """Whether a request's head is here, and its answer is not finished."""
         return bool(self._messages) or self._current_request is not None
-
-    def _begins_another(self, data: bytes, is_new: bool) -> bool:
-        """Whether a part of another head follows the last request in `data`; never told of one with a body, whose end can be anything.
-
-        `is_new`: the last request's head ended in `data`.
-        """
-        last = self._messages[-1][1] if self._messages else cast("web.BaseRequest", self._current_request).content
-        return last is EMPTY_PAYLOAD and not (is_new and _HEAD_END.endswith(data[-len(_HEAD_END) :]))
 
     def _expect_head(self) -> None:
         self._deadline = self._loop.call_later(self._all.patience.head_s, self._too_slow)

@@ -114,7 +114,7 @@ class Tenants:
         believed = self._guard.grant(request).truth
         if handler is Forecasting.truth and not believed:
             raise RequestError(
-                403, "the grant is no leave to tell the truth; ask the hub for one with it (a token of scope truth)"
+                403, "the grant is no leave to tell the truth; ask the hub for one with it (a token of scopes device and truth)"
             )
         shelf = self._shelf(tenant)
         if shelf is None:

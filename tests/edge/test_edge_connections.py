@@ -71,22 +71,6 @@ def test_a_kept_connection_has_a_deadline_for_each_head(patient):
         assert found.startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.parametrize("begun", ["G", "GET /healthz HTTP/1.1\r\nHost: edge\r\n"])
-def test_a_head_that_begins_behind_a_whole_request_has_its_deadline_too(patient, begun):
-    with patient(Patience(head_s=0.3)) as edge:
-        found = answer_to(edge, f"GET /healthz HTTP/1.1\r\nHost: edge\r\n\r\n{begun}".encode())
-    assert found.startswith(b"HTTP/1.1 200 ")
-    assert b"HTTP/1.1 408 " in found
-
-
-def test_whole_requests_that_come_together_leave_an_idle_connection_and_no_deadline(patient):
-    whole = b"GET /healthz HTTP/1.1\r\nHost: edge\r\n\r\n"
-    with patient(Patience(head_s=0.2, idle_s=0.8)) as edge:
-        found = answer_to(edge, whole + whole)
-    assert found.count(b"HTTP/1.1 200 ") == 2
-    assert b"HTTP/1.1 408 " not in found
-
-
 def test_an_idle_connection_is_closed(patient):
     with patient(Patience(idle_s=0.3)) as edge:
         found = answer_to(edge, b"GET /healthz HTTP/1.1\r\nHost: edge\r\n\r\n")
