@@ -7,26 +7,24 @@ and as fast as the machine goes, which is then the link itself (`real`).
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _served import edge, process
 
 from cellwright.bundle import store
-from cellwright.bundle.keys import signing_key, trusted
+from cellwright.bundle.keys import signing_key
 from cellwright.bundle.layout import About
 from cellwright.bundle.wrap import wrap
 from cellwright.capacity import sharing
 from cellwright.capacity.config import Poisson
 from cellwright.capacity.link import SharedLink
 from cellwright.capacity.timing import timing
-from cellwright.edge.server import Edge
 from cellwright.qos.simulator import bucket
 from cellwright.qos.simulator.shaper import Conditions, Rules, Shaper
 from cellwright.qos.simulator.shaper import Path as Connected
@@ -72,31 +70,8 @@ def served(folder: Path) -> Iterator[tuple[int, str]]:
     about = About(NAME, "1.0.0", "A benchmark's model", "none", "", 0, None, None)
     manifest = wrap(folder / "packed", weights, "opaque", about, signing_key(folder / "keys"))
     store.place(folder / "published", folder / "packed", manifest, activate=True)
-    spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    process = spawn.Process(target=_serve, args=(folder, there))
-    process.start()
-    try:
-        if not here.poll(60):
-            raise RuntimeError("the edge did not start within 60 s")
-        yield (
-            int(here.recv()),
-            f"/v1/bundles/{NAME}/1.0.0/blobs/sha256/{manifest.layers['model.bin'].digest.removeprefix('sha256:')}",
-        )
-        here.send("stop")
-        process.join(20)
-    finally:
-        if process.is_alive():
-            process.terminate()
-
-
-def _serve(folder: Path, pipe: Connection) -> None:
-    async def run() -> None:
-        async with Edge(folder / "published", trusted(folder / "keys"), port=0) as edge:
-            pipe.send(edge.port)
-            await asyncio.to_thread(pipe.recv)
-
-    asyncio.run(run())
+    with process(edge, folder) as (port, _):
+        yield port, f"/v1/bundles/{NAME}/1.0.0/{manifest.layers['model.bin'].blob}"
 
 
 async def calibrated(port: int, path: str) -> Link:

@@ -16,15 +16,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
-import multiprocessing
 import os
 import platform
 import random
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -33,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from _distribution_server import measure, table
+from _served import process, serve_edge
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cellwright.bundle import store
@@ -129,31 +127,8 @@ def _serve(folder: Path, pipe: Connection) -> None:
     """The process of the edge."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    from cellwright.edge.server import Edge
-    from cellwright.web import standing
-
     key = Ed25519PublicKey.from_public_bytes((folder / "trust.bin").read_bytes())
-
-    async def run() -> None:
-        async with Edge(folder / "store", {key_id(key): key}, port=0) as edge:
-            pipe.send(edge.port)
-            await asyncio.to_thread(pipe.recv)
-
-    standing.run(run())
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[tuple[int, psutil.Process]]:
-    """An edge in a process of its own: its port, and the process."""
-    here, there = multiprocessing.get_context("spawn").Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=_serve, args=(folder, there), daemon=True)
-    server.start()
-    try:
-        yield here.recv(), psutil.Process(server.pid)
-    finally:
-        here.send("stop")
-        server.join(20)
-        server.kill()
+    serve_edge(folder / "store", {key_id(key): key}, pipe)
 
 
 def path_of(manifest: Manifest) -> str:
@@ -171,7 +146,7 @@ def one(folder: Path, manifest: Manifest, repeats: int = 5) -> str:
 
     layer, path = manifest.layers["model.bin"], path_of(manifest)
     rows = []
-    with served(folder) as (port, _):
+    with process(_serve, folder) as (port, _):
         url = f"http://127.0.0.1:{port}"
         for number in range(repeats):
             begun, cpu_s = time.perf_counter(), time.process_time()
@@ -220,11 +195,11 @@ def beside_nginx(file_bytes: int) -> str:
 def many(folder: Path, manifest: Manifest, devices: int, seconds: float) -> str:
     """Many devices and a small model: the rate asked for, then more until it breaks."""
     rows = []
-    with served(folder) as (port, process):
-        asyncio.run(crowd(port, manifest, 20, 1.0, process))  # warm up
+    with process(_serve, folder) as (port, server):
+        asyncio.run(crowd(port, manifest, 20, 1.0, server))  # warm up
         for factor in _FACTORS:
             length_s = seconds if factor == 1.0 else min(seconds, 12.0)
-            found = asyncio.run(crowd(port, manifest, int(devices / seconds * factor * length_s), length_s, process))
+            found = asyncio.run(crowd(port, manifest, int(devices / seconds * factor * length_s), length_s, server))
             rows.append(_row(found))
             if found.in_time < 0.5:
                 break
@@ -242,12 +217,12 @@ def many(folder: Path, manifest: Manifest, devices: int, seconds: float) -> str:
     )
 
 
-async def crowd(port: int, manifest: Manifest, devices: int, seconds: float, process: psutil.Process) -> Crowd:
+async def crowd(port: int, manifest: Manifest, devices: int, seconds: float, server: psutil.Process) -> Crowd:
     """So many devices, arriving at random over so many seconds."""
     found, rng = Crowd(devices, seconds), random.Random(7)
     request = f"GET {path_of(manifest)} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n".encode()
     layer = manifest.layers["model.bin"]
-    cpu_s = sum(process.cpu_times()[:2])
+    cpu_s = sum(server.cpu_times()[:2])
     started, due_s, tasks = time.perf_counter(), 0.0, []
     for _ in range(devices):
         due_s += rng.expovariate(devices / seconds)
@@ -255,9 +230,9 @@ async def crowd(port: int, manifest: Manifest, devices: int, seconds: float, pro
             await asyncio.sleep(wait_s)
         tasks.append(asyncio.create_task(_device(port, request, layer.hex, layer.size, started + due_s, found)))
         if len(tasks) % 100 == 0:
-            found.server_peak_bytes = max(found.server_peak_bytes, process.memory_info().rss)
+            found.server_peak_bytes = max(found.server_peak_bytes, server.memory_info().rss)
     await asyncio.gather(*tasks)
-    found.server_cpu_s = sum(process.cpu_times()[:2]) - cpu_s
+    found.server_cpu_s = sum(server.cpu_times()[:2]) - cpu_s
     return found
 
 

@@ -12,23 +12,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import multiprocessing
 import os
 import platform
 import tempfile
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import psutil
 from _model import NAME, export, panel_of_sites, publish, request_of
+from _served import edge, process
 
 from cellwright.bundle.keys import trusted
 from cellwright.edge.device import Device
-from cellwright.edge.server import Edge
 from cellwright.panel import Panel
 
 LARGE_BYTES = 138_000_000
@@ -65,31 +63,14 @@ def main() -> None:
 
 
 def _served(panel: Panel, folder: Path, seconds: float) -> tuple[list[Load], list[tuple[int, float, float]]]:
-    here, there = multiprocessing.get_context("spawn").Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=_serve, args=(folder, there))
-    server.start()
-    try:
-        port = here.recv()
+    with process(edge, folder) as (port, server):
         request = request_of(panel)
         asyncio.run(_load(port, request, 8, 0.5))  # warm up
-        loads = [_measured(server.pid, port, request, clients, seconds) for clients in (1, 8, 32)]
+        loads = [_measured(server, port, request, clients, seconds) for clients in (1, 8, 32)]
         return loads, [_fetch(folder, port, number) for number in range(3)]
-    finally:
-        here.send("stop")
-        server.join()
 
 
-def _serve(folder: Path, pipe: Connection) -> None:
-    async def run() -> None:
-        async with Edge(folder / "published", trusted(folder / "keys"), port=0) as edge:
-            pipe.send(edge.port)
-            await asyncio.to_thread(pipe.recv)
-
-    asyncio.run(run())
-
-
-def _measured(pid: int | None, port: int, request: bytes, clients: int, seconds: float) -> Load:
-    server = psutil.Process(pid)
+def _measured(server: psutil.Process, port: int, request: bytes, clients: int, seconds: float) -> Load:
     before = sum(server.cpu_times()[:2])
     times, took = asyncio.run(_load(port, request, clients, seconds))
     p50, p99 = np.percentile(times, [50, 99]) * 1000

@@ -12,10 +12,8 @@ requests a telemetry step. Every answer is compared with what the version that i
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import math
-import multiprocessing
 import os
 import platform
 import tempfile
@@ -25,12 +23,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import httpx
 import numpy as np
 from _model import schema_of_sites
+from _served import process, serve_edge
 
 from cellwright.bundle import media, store
 from cellwright.bundle.keys import signing_key, trusted
@@ -203,7 +203,7 @@ def _case(ready: Ready, folder: Path, challenger: float, champion: float) -> Cas
     published = folder / "published"
     digests = {v: _publish(ready, published, v, ready.shift(f)) for v, f in (("1.0.0", champion), ("1.1.0", challenger))}
     answers: list[tuple[int, int, bytes]] = []
-    with _edge(published, ready.ws.keys) as port, _load(f"http://127.0.0.1:{port}", ready.bodies, answers):
+    with process(partial(_serve, ready.ws.keys), folder) as (port, _), _load(f"http://127.0.0.1:{port}", ready.bodies, answers):
         files, started = Files(folder / "rollouts", NAME), time.monotonic()
         acting = Hands(StoreTarget(published))
         begin(files, "1.1.0", Rollout(**SETTINGS, edges=(f"http://127.0.0.1:{port}",)), acting)  # type: ignore[arg-type]
@@ -268,28 +268,10 @@ def _load(url: str, bodies: list[bytes], answers: list[tuple[int, int, bytes]], 
             thread.join()
 
 
-@contextmanager
-def _edge(published: Path, keys: Path) -> Iterator[int]:
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    server = context.Process(target=_serve, args=(published, keys, there))
-    server.start()
-    try:
-        yield here.recv()
-    finally:
-        here.send("stop")
-        server.join()
+def _serve(keys: Path, folder: Path, pipe: Connection) -> None:
+    from cellwright.edge.server import Limits
 
-
-def _serve(published: Path, keys: Path, pipe: Connection) -> None:
-    from cellwright.edge.server import Edge, Limits
-
-    async def run() -> None:
-        async with Edge(published, trusted(keys), port=0, limits=Limits(poll_s=0.2)) as edge:
-            pipe.send(edge.port)
-            await asyncio.to_thread(pipe.recv)
-
-    asyncio.run(run())
+    serve_edge(folder / "published", trusted(keys), pipe, limits=Limits(poll_s=0.2))
 
 
 # The simulation

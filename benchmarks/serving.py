@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import multiprocessing
 import os
 import platform
 import signal
@@ -33,6 +32,7 @@ from pathlib import Path
 import psutil
 from _load import Outcome, closed, constant, message
 from _model import export, panel_of_sites, publish, request_of
+from _served import edge, process
 
 CLIENTS = (1, 8, 32)
 RATE = 1000.0  # forecasts a second that the edge shall answer at p99 under 10 ms
@@ -70,12 +70,12 @@ def _rows(folder: Path, seconds: float, *, mlflow: bool) -> list[Row]:
     publish(folder, "1.0.0")
     full, bare = message("/v1/forecast", request_of(panel)), message("/forecast", _arrays(folder))
     rows = []
-    with _process(_edge, folder) as (edge_port, edge_pid), _process(_bare, folder) as (bare_port, bare_pid):
+    with process(edge, folder) as (edge_port, edged), process(_bare, folder) as (bare_port, bared):
         for _ in range(ROUNDS):  # in turns, so that other work on the machine meets both
             for clients in CLIENTS:
-                for name, port, pid, what in (("edge", edge_port, edge_pid, full), ("bare", bare_port, bare_pid, bare)):
+                for name, port, pid, what in (("edge", edge_port, edged.pid, full), ("bare", bare_port, bared.pid, bare)):
                     rows.append(_measured(name, f"{clients} clients", pid, closed(port, what, clients, seconds), port, what))
-        for name, port, pid, what in (("edge", edge_port, edge_pid, full), ("bare", bare_port, bare_pid, bare)):
+        for name, port, pid, what in (("edge", edge_port, edged.pid, full), ("bare", bare_port, bared.pid, bare)):
             rows.append(_measured(name, f"{RATE:,.0f} / s", pid, constant(port, what, RATE, 2 * seconds), port, what))
     if mlflow:
         with _mlflow(folder) as (port, pid):
@@ -96,33 +96,6 @@ def _measured(name: str, load: str, pid: int, run, port: int, what: bytes) -> Ro
 def _cpu_s(pid: int) -> float:
     all_of_it = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     return sum(sum(process.cpu_times()[:2]) for process in all_of_it)
-
-
-@contextmanager
-def _process(target, folder: Path) -> Iterator[tuple[int, int]]:  # type: ignore[no-untyped-def]
-    """(port, pid) of a server in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    server = context.Process(target=target, args=(folder, there))
-    server.start()
-    try:
-        yield here.recv(), server.pid or 0
-    finally:
-        here.send("stop")
-        server.join()
-
-
-def _edge(folder: Path, pipe: Connection) -> None:
-    from cellwright.bundle.keys import trusted
-    from cellwright.edge.server import Edge
-    from cellwright.web import standing
-
-    async def run() -> None:
-        async with Edge(folder / "published", trusted(folder / "keys"), port=0) as edge:
-            pipe.send(edge.port)
-            await asyncio.to_thread(pipe.recv)
-
-    standing.run(run())
 
 
 def _bare(folder: Path, pipe: Connection) -> None:
