@@ -7,7 +7,7 @@ import hmac
 
 from aiohttp import hdrs, web
 
-_SCHEME = "bearer "
+from cellwright.web import bearer
 
 
 class Bearer:
@@ -18,8 +18,8 @@ class Bearer:
 
     def __call__(self, request: web.Request) -> bool:
         """Whether a request shows it."""
-        shown = request.headers.get(hdrs.AUTHORIZATION, "")
-        if shown[: len(_SCHEME)].lower() != _SCHEME:
+        found = bearer.shown(request.headers.get(hdrs.AUTHORIZATION, ""))
+        if found is None:
             return False
-        found = shown[len(_SCHEME) :].strip().encode(errors="surrogateescape")  # a header may hold any bytes
-        return hmac.compare_digest(hashlib.sha256(found).digest(), self._sha256)
+        sha256 = hashlib.sha256(found.encode(errors="surrogateescape"))  # a header may hold any bytes
+        return hmac.compare_digest(sha256.digest(), self._sha256)

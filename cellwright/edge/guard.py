@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cellwright.edge.request import RequestError
 from cellwright.errors import GrantRefused
 from cellwright.hub.grant import LEEWAY_S, Grant, TakenBack, check
+from cellwright.web import bearer
 
-_SCHEME = "bearer "
 _REMEMBERED = 4_096  # grants whose signature need not be checked again
 _NONE = TakenBack()
 
@@ -35,15 +35,14 @@ class Guard:
 
     def grant(self, request: web.Request) -> Grant:
         """The grant that a request shows. Raises RequestError (401; 503 where no hub's key is known)."""
-        shown = request.headers.get(hdrs.AUTHORIZATION, "")
-        if shown[: len(_SCHEME)].lower() != _SCHEME:
+        text = bearer.shown(request.headers.get(hdrs.AUTHORIZATION, ""))
+        if text is None:
             raise RequestError(
                 401, "a grant is needed (Authorization: Bearer …); ask the hub for one (POST /v1/match or /v1/grants)"
             )
         key = self._hub_key()
         if key is None:
             raise RequestError(503, "this edge has not heard from its hub yet and cannot check grants; try again later")
-        text = shown[len(_SCHEME) :].strip()
         try:
             grant = self._checked(text, key)
         except GrantRefused as error:

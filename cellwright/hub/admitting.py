@@ -16,8 +16,8 @@ from cellwright.errors import CellwrightError
 from cellwright.hub.core import Who
 from cellwright.hub.refusals import NotKnown
 from cellwright.hub.service import Hub
+from cellwright.web import bearer
 
-_SCHEME = "bearer "
 _UNSHOWN = "a bearer token is needed (Authorization: Bearer cwh_…); ask the operator for one"
 
 
@@ -43,10 +43,10 @@ def identified(hub: Hub, request: Request) -> Who:
     known = getattr(request.state, "who", None)
     if isinstance(known, Who):
         return known
-    shown = request.headers.get("Authorization", "")
-    if shown[: len(_SCHEME)].lower() != _SCHEME:
+    token = bearer.shown(request.headers.get("Authorization", ""))
+    if token is None:
         raise NotKnown(_UNSHOWN)
-    return hub.authenticate(shown[len(_SCHEME) :].strip())
+    return hub.authenticate(token)
 
 
 def _has_body(scope: Scope) -> bool:
