@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -330,3 +332,22 @@ def another_project(server: str) -> Callable[[Path], Project]:
 def own_project(tmp_path: Path, server: str) -> Project:
     """A project of a test's own."""
     return make_project(tmp_path / "project", server=server)
+
+
+@pytest.fixture(scope="session")
+def answering_by():
+    """answering_by(handler): an HTTP server on loopback whose requests a BaseHTTPRequestHandler answers; its address."""
+
+    @contextmanager
+    def server_of(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+    return server_of

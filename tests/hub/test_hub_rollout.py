@@ -1,9 +1,7 @@
 """A rollout through a hub: weights in its publication, evidence from the edges that hold the model, and the way back."""
 
-import threading
 import time
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -21,38 +19,33 @@ from cellwright.params import Rollout
 GUARDS = {"error": {}, "failures": {"margin": 0.2}}
 
 
-@contextmanager
-def telling(ratio: float, asked: list, company):
-    """An edge that tells of a challenger whose errors are `ratio` times the champion's; what it is asked for is kept.
+@pytest.fixture
+def telling(answering_by):
+    def made(ratio: float, asked: list, company):
+        """An edge that tells of a challenger whose errors are `ratio` times the champion's; what it is asked for is kept.
 
-    It counts from where `company`'s publication says."""
-    pairs = tuple(Pair(at_ms=i, champion=1.0 + i % 3, challenger=ratio * (1.0 + i % 3)) for i in range(200))
-    versions = {"champion": "1.0.0", "challenger": "2.0.0"}
+        It counts from where `company`'s publication says."""
+        pairs = tuple(Pair(at_ms=i, champion=1.0 + i % 3, challenger=ratio * (1.0 + i % 3)) for i in range(200))
+        versions = {"champion": "1.0.0", "challenger": "2.0.0"}
 
-    def told() -> str:
-        counts = dict.fromkeys(versions.values(), Counts(requests=500 + len(asked)))
-        since_s = company.publication("model-a").terms.since_s
-        return Evidence(edge="e", model="model-a", since_s=since_s, counts=counts, errors=pairs, **versions).model_dump_json()
+        def told() -> str:
+            counts = dict.fromkeys(versions.values(), Counts(requests=500 + len(asked)))
+            since_s = company.publication("model-a").terms.since_s
+            return Evidence(edge="e", model="model-a", since_s=since_s, counts=counts, errors=pairs, **versions).model_dump_json()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append((self.path, self.headers["Authorization"]))
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(told().encode())
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append((self.path, self.headers["Authorization"]))
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(told().encode())
 
-        def log_message(self, *_):
-            pass
+            def log_message(self, *_):
+                pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        return answering_by(Handler)
+
+    return made
 
 
 @pytest.fixture
@@ -72,7 +65,7 @@ def replacing(company, operator, store, edge, kit, tmp_path):
     return made
 
 
-def test_an_equal_version_is_published_by_and_by_and_the_edges_are_asked_with_a_grant(replacing, company, hub):
+def test_an_equal_version_is_published_by_and_by_and_the_edges_are_asked_with_a_grant(replacing, company, hub, telling):
     asked = []
     with telling(1.0, asked, company) as url:
         files, hands, params = replacing(url)
@@ -91,7 +84,7 @@ def test_an_equal_version_is_published_by_and_by_and_the_edges_are_asked_with_a_
     assert grant.allows("company-a", "model-a")
 
 
-def test_a_worse_version_is_taken_back(replacing, company):
+def test_a_worse_version_is_taken_back(replacing, company, telling):
     with telling(1.5, [], company) as url:
         files, hands, params = replacing(url)
         begin(files, "2.0.0", params, hands)
@@ -99,7 +92,7 @@ def test_a_worse_version_is_taken_back(replacing, company):
     assert company.publication("model-a").shares == {"1.0.0": 1.0}
 
 
-def test_blue_green_keeps_the_old_version_at_the_edges_until_its_time_is_over(replacing, company):
+def test_blue_green_keeps_the_old_version_at_the_edges_until_its_time_is_over(replacing, company, telling):
     with telling(1.0, [], company) as url:
         files, hands, params = replacing(url, mode="blue_green", keep_warm_s=600)
         begin(files, "2.0.0", params, hands)
@@ -115,7 +108,7 @@ def test_blue_green_keeps_the_old_version_at_the_edges_until_its_time_is_over(re
     assert company.publication("model-a").shares == {"1.0.0": 1.0}
 
 
-def test_another_publisher_is_not_overruled(replacing, company, store):
+def test_another_publisher_is_not_overruled(replacing, company, store, telling):
     with telling(1.0, [], company) as url:
         files, hands, params = replacing(url)
         begin(files, "2.0.0", params, hands)
@@ -126,7 +119,7 @@ def test_another_publisher_is_not_overruled(replacing, company, store):
     assert company.publication("model-a").version == "3.0.0"
 
 
-def test_what_is_left_of_an_earlier_rollout_of_the_same_versions_is_not_believed(replacing, company):
+def test_what_is_left_of_an_earlier_rollout_of_the_same_versions_is_not_believed(replacing, company, telling):
     asked = []
     with telling(1.0, asked, company) as url:
         files, hands, params = replacing(url, sites=("c1",), shadow=0.5, latency_ms=25)

@@ -1,8 +1,6 @@
 """Asking edges for their evidence: whatever comes back, the controller goes on."""
 
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -10,33 +8,28 @@ from cellwright.lifecycle.rollout import watching
 from cellwright.lifecycle.rollout.watching import Watch
 
 
-@contextmanager
-def answering(parts, sent):
-    """An edge that answers so; what it got rid of is counted in `sent`."""
+@pytest.fixture
+def answering(answering_by):
+    def made(parts, sent):
+        """An edge that answers so; what it got rid of is counted in `sent`."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            try:
-                for part in parts():
-                    self.wfile.write(part)
-                    sent.append(len(part))
-            except OSError:
-                pass  # the other side has hung up, as it should
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                try:
+                    for part in parts():
+                        self.wfile.write(part)
+                        sent.append(len(part))
+                except OSError:
+                    pass  # the other side has hung up, as it should
 
-        def log_message(self, *_):
-            pass
+            def log_message(self, *_):
+                pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        return answering_by(Handler)
+
+    return made
 
 
 def endless():
@@ -47,7 +40,7 @@ def endless():
 @pytest.mark.parametrize(
     ("parts", "why"), [(endless, "more than"), (lambda: [b'{"edge": 1}'], "no evidence"), (lambda: [b"\xff\xfe"], "no evidence")]
 )
-def test_an_edge_that_answers_nonsense_or_without_end_is_named(parts, why, monkeypatch):
+def test_an_edge_that_answers_nonsense_or_without_end_is_named(parts, why, monkeypatch, answering):
     monkeypatch.setattr(watching, "_MOST_BYTES", 1 << 20)
     sent: list[int] = []
     watch = Watch()
