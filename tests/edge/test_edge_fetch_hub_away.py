@@ -1,14 +1,12 @@
 """A device whose hub is away gets the answer again that it had for the same question: said to be old, for a day, and nobody else's."""
 
 import json
-import time
 from dataclasses import replace
 
 import pytest
 from fetch_parts import HERE, WANTED, Line, cloud_of, line_to, noise
 
 from cellwright.edge.finding import Wanted
-from cellwright.edge.remembered import Memory
 from cellwright.errors import HubError, HubRefused
 from cellwright.hub import contract as c
 from cellwright.hub.client import HubClient
@@ -95,12 +93,13 @@ def cloud_local():
 
 
 @pytest.mark.parametrize("later_s", [90_000, -3_600])
-def test_an_answer_that_is_too_old_or_of_no_known_age_is_not_used(way, device, monkeypatch, later_s):
+def test_an_answer_that_is_too_old_or_of_no_known_age_is_not_used(way, device, later_s):
     line, _, client = way
     device.get(client, WANTED)
     away(line, client)
-    now = time.time
-    monkeypatch.setattr(Memory.__init__, "__defaults__", (lambda: now() + later_s,))
+    (kept,) = (device.folder / "asked").iterdir()
+    found = json.loads(kept.read_text())
+    kept.write_text(json.dumps(found | {"kept_s": found["kept_s"] - later_s}))
     with pytest.raises(HubError, match=r"its last answer is -?\d+ s old by this device's clock, and believed for 86400 s"):
         device.get(client, WANTED)
 
